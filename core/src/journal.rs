@@ -1,0 +1,419 @@
+//! The durable format, one for files, browser storage and simulated disks.
+//!
+//! A journal is one segment: a head that says whose it is, a checkpoint, then batches as they come.
+//!
+//! ```text
+//!   head    magic (8)  crc (4)  version (4)  number (8)  node (16)  incarnation (16)
+//!   batch   magic (4)  crc (4)  length (4)  kind (4)  seq (8)  chain (8)  records
+//!   segment = head, Checkpoint*, CheckpointEnd, Data*
+//! ```
+//!
+//! `crc` is CRC-32C over the rest of the head and what follows. `chain` digests all batches before, so a batch
+//! **seals** its predecessors: batch n+1 is written only after n was synced, hence a batch that does not read back
+//! although a good one follows is **damage**, while one at the very end is a **torn tail**, the write that a crash
+//! cut short and nobody was promised. The first ends the node's right to vote and own; the second is cut off.
+//!
+//! Records are keyed upserts. Compaction writes the latest record of each key as the checkpoint of a new segment;
+//! the new segment counts once its `CheckpointEnd` is durable, and only then is the old one removed.
+//!
+//! `incarnation` is minted with the storage and kept beside the node's key as well: if the two differ, one of them
+//! has been lost or put back from a copy, and the node's promises with it.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::fmt;
+
+use crc::{CRC_32_ISCSI, Crc, Table};
+
+use crate::hash::mix;
+use crate::id::NodeId;
+use crate::lift::{Record, RecordKey};
+use crate::limits;
+
+/// The format's version, in every head.
+pub const VERSION: u32 = 1;
+
+const CRC: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISCSI);
+const SEGMENT_MAGIC: [u8; 8] = *b"QUNLONGJ";
+const BATCH_MAGIC: [u8; 4] = *b"QLB\x01";
+const SEGMENT_HEAD: usize = 56;
+const BATCH_HEAD: usize = 32;
+/// Where the checksum ends and what it covers begins, in both heads.
+const SEGMENT_COVERED: usize = 12;
+const BATCH_COVERED: usize = 8;
+/// Records of one checkpoint batch.
+const CHECKPOINT_RECORDS: usize = 256;
+
+/// Whose journal it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StorageIdentity {
+    /// The node.
+    pub node: NodeId,
+    /// Minted with the storage.
+    pub incarnation: [u8; 16],
+}
+
+/// Writes batches. The host makes each durable before it asks for the next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Writer {
+    seq: u64,
+    chain: u64,
+}
+
+/// What a journal held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recovered {
+    /// The records, oldest first.
+    pub records: Vec<Record>,
+    /// Goes on where the journal ends.
+    pub writer: Writer,
+    /// The segment's number; the next one gets the next.
+    pub number: u64,
+    /// Bytes that count. What lies behind them is a torn write: cut it off before writing on.
+    pub length: usize,
+    /// Bytes of the torn write, zero if there was none.
+    pub torn: usize,
+}
+
+/// A journal that cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JournalError {
+    /// Empty, or its checkpoint was never finished: as if it did not exist.
+    Unfinished,
+    /// Not a journal, or its head is damaged.
+    BadHead,
+    /// Written by another version.
+    Version {
+        /// The one it was written by.
+        theirs: u32,
+    },
+    /// It belongs to another node, or to this one's storage before it was lost.
+    StorageLost,
+    /// A batch that was durable does not read back.
+    Damaged {
+        /// Offset of the first bad batch.
+        at: usize,
+    },
+}
+
+impl JournalError {
+    /// The stable code.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Unfinished | Self::BadHead | Self::Damaged { .. } => "CORRUPT_RECORD",
+            Self::Version { .. } => "VERSION_UNSUPPORTED",
+            Self::StorageLost => "STORAGE_LOST",
+        }
+    }
+}
+
+impl fmt::Display for JournalError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unfinished => f.write_str("the journal was never finished"),
+            Self::BadHead => f.write_str("the journal's head is damaged or it is no journal"),
+            Self::Version { theirs } => {
+                write!(f, "the journal has format version {theirs}, this program reads version {VERSION}")
+            }
+            Self::StorageLost => f.write_str("the journal and the key do not belong to the same storage"),
+            Self::Damaged { at } => {
+                write!(f, "a batch at byte {at} was durable and does not read back")
+            }
+        }
+    }
+}
+
+impl core::error::Error for JournalError {}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Checkpoint = 1,
+    CheckpointEnd = 2,
+    Data = 3,
+}
+
+/// A new segment: its head and a checkpoint of `records`. Durable as a whole before it counts.
+#[must_use]
+pub fn create(identity: &StorageIdentity, number: u64, records: &[Record]) -> (Writer, Vec<u8>) {
+    let mut bytes = Vec::with_capacity(SEGMENT_HEAD + 256);
+    bytes.extend_from_slice(&SEGMENT_MAGIC);
+    bytes.extend_from_slice(&[0; 4]);
+    bytes.extend_from_slice(&VERSION.to_le_bytes());
+    bytes.extend_from_slice(&number.to_le_bytes());
+    bytes.extend_from_slice(&identity.node.0);
+    bytes.extend_from_slice(&identity.incarnation);
+    let crc = CRC.checksum(&bytes[SEGMENT_COVERED..]);
+    bytes[8..SEGMENT_COVERED].copy_from_slice(&crc.to_le_bytes());
+
+    let mut writer = Writer { seq: 0, chain: mix(u64::from(crc)) };
+    for chunk in records.chunks(CHECKPOINT_RECORDS) {
+        writer.write(Kind::Checkpoint, chunk, &mut bytes);
+    }
+    writer.write(Kind::CheckpointEnd, &[], &mut bytes);
+    (writer, bytes)
+}
+
+/// The latest record of each key, in the order of keys.
+pub fn latest(records: impl IntoIterator<Item = Record>) -> Vec<Record> {
+    let by_key: BTreeMap<RecordKey, Record> = records.into_iter().map(|record| (record.key(), record)).collect();
+    by_key.into_values().collect()
+}
+
+impl Writer {
+    /// One batch, to be appended and synced. An empty one only seals what came before it.
+    #[must_use]
+    pub fn batch(&mut self, records: &[Record]) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(BATCH_HEAD + 128 * records.len());
+        self.write(Kind::Data, records, &mut bytes);
+        bytes
+    }
+
+    fn write(&mut self, kind: Kind, records: &[Record], bytes: &mut Vec<u8>) {
+        let start = bytes.len();
+        bytes.extend_from_slice(&BATCH_MAGIC);
+        bytes.extend_from_slice(&[0; 8]);
+        bytes.extend_from_slice(&(kind as u32).to_le_bytes());
+        bytes.extend_from_slice(&self.seq.to_le_bytes());
+        bytes.extend_from_slice(&self.chain.to_le_bytes());
+        for record in records {
+            let encoded = postcard::to_allocvec(record).expect("plain data encodes into a growing buffer");
+            bytes.extend_from_slice(&(encoded.len() as u32).to_le_bytes());
+            bytes.extend_from_slice(&encoded);
+        }
+        let length = (bytes.len() - start - BATCH_HEAD) as u32;
+        bytes[start + 8..start + 12].copy_from_slice(&length.to_le_bytes());
+        let crc = CRC.checksum(&bytes[start + BATCH_COVERED..]);
+        bytes[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
+        self.follow(crc);
+    }
+
+    /// Moves on behind a batch with this checksum.
+    fn follow(&mut self, crc: u32) {
+        self.seq += 1;
+        self.chain = mix(self.chain ^ u64::from(crc));
+    }
+}
+
+/// Reads a segment.
+///
+/// # Errors
+///
+/// If it is not this storage's, was never finished, or is damaged elsewhere than in its torn tail.
+pub fn recover(bytes: &[u8], identity: &StorageIdentity) -> Result<Recovered, JournalError> {
+    let (number, crc) = read_head(bytes, identity)?;
+    let mut writer = Writer { seq: 0, chain: mix(u64::from(crc)) };
+    let mut records = Vec::new();
+    let mut finished = false;
+    let mut at = SEGMENT_HEAD;
+    while at < bytes.len() {
+        let Some(batch) = read_batch(&bytes[at..]).filter(|batch| batch.follows(&writer)) else {
+            if has_later_batch(&bytes[at..], writer.seq) {
+                return Err(JournalError::Damaged { at });
+            }
+            break;
+        };
+        let decoded = batch.records().ok_or(JournalError::Damaged { at })?;
+        records.extend(decoded);
+        finished |= batch.kind == Kind::CheckpointEnd;
+        writer.follow(batch.crc);
+        at += BATCH_HEAD + batch.body.len();
+    }
+    if !finished {
+        return Err(JournalError::Unfinished);
+    }
+    Ok(Recovered { records, writer, number, length: at, torn: bytes.len() - at })
+}
+
+fn read_head(bytes: &[u8], identity: &StorageIdentity) -> Result<(u64, u32), JournalError> {
+    if bytes.len() < SEGMENT_HEAD {
+        return Err(JournalError::Unfinished);
+    }
+    let crc = CRC.checksum(&bytes[SEGMENT_COVERED..SEGMENT_HEAD]);
+    if bytes[..8] != SEGMENT_MAGIC || word(bytes, 8) != crc {
+        return Err(JournalError::BadHead);
+    }
+    let theirs = word(bytes, 12);
+    if theirs != VERSION {
+        return Err(JournalError::Version { theirs });
+    }
+    if bytes[24..40] != identity.node.0 || bytes[40..56] != identity.incarnation {
+        return Err(JournalError::StorageLost);
+    }
+    Ok((long(bytes, 16), crc))
+}
+
+struct Batch<'a> {
+    kind: Kind,
+    crc: u32,
+    seq: u64,
+    chain: u64,
+    body: &'a [u8],
+}
+
+impl Batch<'_> {
+    fn follows(&self, writer: &Writer) -> bool {
+        self.seq == writer.seq && self.chain == writer.chain
+    }
+
+    fn records(&self) -> Option<Vec<Record>> {
+        let mut records = Vec::new();
+        let mut rest = self.body;
+        while !rest.is_empty() {
+            let (length, after) = rest.split_first_chunk::<4>()?;
+            let (record, after) = after.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+            records.push(postcard::from_bytes(record).ok()?);
+            rest = after;
+        }
+        Some(records)
+    }
+}
+
+/// The batch at the start of `bytes`, if a whole and undamaged one is there.
+fn read_batch(bytes: &[u8]) -> Option<Batch<'_>> {
+    if bytes.len() < BATCH_HEAD || bytes[..4] != BATCH_MAGIC {
+        return None;
+    }
+    let length = word(bytes, 8) as usize;
+    if length > limits::BATCH_BYTES || length > bytes.len() - BATCH_HEAD {
+        return None;
+    }
+    let crc = CRC.checksum(&bytes[BATCH_COVERED..BATCH_HEAD + length]);
+    if crc != word(bytes, 4) {
+        return None;
+    }
+    let kind = match word(bytes, 12) {
+        1 => Kind::Checkpoint,
+        2 => Kind::CheckpointEnd,
+        3 => Kind::Data,
+        _ => return None,
+    };
+    let body = &bytes[BATCH_HEAD..BATCH_HEAD + length];
+    Some(Batch { kind, crc, seq: long(bytes, 16), chain: long(bytes, 24), body })
+}
+
+/// Whether a good batch with a later number lies anywhere behind the start of `bytes`: proof that what does not
+/// read at the start had been durable.
+fn has_later_batch(bytes: &[u8], seq: u64) -> bool {
+    let starts = (1..bytes.len().saturating_sub(BATCH_HEAD - 1)).filter(|&i| bytes[i..i + 4] == BATCH_MAGIC);
+    starts.filter_map(|i| read_batch(&bytes[i..])).any(|batch| batch.seq > seq)
+}
+
+fn word(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+fn long(bytes: &[u8], at: usize) -> u64 {
+    u64::from(word(bytes, at)) | u64::from(word(bytes, at + 4)) << 32
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use super::*;
+    use crate::bytes::Bytes;
+    use crate::id::Generation;
+    use crate::kv;
+    use crate::rng::Rng;
+    use crate::version::Versions;
+
+    const IDENTITY: StorageIdentity = StorageIdentity { node: NodeId::small(1), incarnation: [7; 16] };
+
+    fn key(n: u64) -> Record {
+        let key = Bytes::from(alloc::format!("key-{n}").as_str());
+        Record::Kv(kv::Record::Key { counter: n, key, versions: Versions::default() })
+    }
+
+    /// A checkpoint of one record and five batches of two, with the offset at which each batch starts.
+    fn journal() -> (Vec<u8>, Vec<usize>) {
+        let (mut writer, mut bytes) = create(&IDENTITY, 3, &[Record::Boot(Generation(4))]);
+        let mut starts = Vec::new();
+        for n in 0..5 {
+            starts.push(bytes.len());
+            bytes.extend(writer.batch(&[key(2 * n), key(2 * n + 1)]));
+        }
+        (bytes, starts)
+    }
+
+    #[test]
+    fn a_whole_journal_reads_back_and_goes_on() {
+        let (mut bytes, _) = journal();
+        let mut recovered = recover(&bytes, &IDENTITY).expect("whole");
+        assert_eq!((recovered.records.len(), recovered.number, recovered.torn), (11, 3, 0));
+        bytes.extend(recovered.writer.batch(&[key(99)]));
+        assert_eq!(recover(&bytes, &IDENTITY).expect("whole").records.len(), 12);
+    }
+
+    #[test]
+    fn a_write_cut_anywhere_is_a_torn_tail() {
+        let (bytes, starts) = journal();
+        let last = *starts.last().expect("five batches");
+        for cut in last..bytes.len() {
+            let recovered = recover(&bytes[..cut], &IDENTITY).expect("only the tail is torn");
+            assert_eq!((recovered.records.len(), recovered.length, recovered.torn), (9, last, cut - last));
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_in_a_sealed_batch_is_found() {
+        let (bytes, starts) = journal();
+        let last = *starts.last().expect("five batches");
+        for at in 0..last {
+            for bit in 0..8 {
+                let mut damaged = bytes.clone();
+                damaged[at] ^= 1 << bit;
+                let error = recover(&damaged, &IDENTITY).expect_err("damage must not pass");
+                match at {
+                    0..SEGMENT_HEAD => assert_eq!(error, JournalError::BadHead, "byte {at}"),
+                    _ => assert!(matches!(error, JournalError::Damaged { .. }), "byte {at}: {error}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_batch_taken_from_another_place_does_not_pass() {
+        let (bytes, starts) = journal();
+        let mut swapped = bytes[..starts[1]].to_vec();
+        swapped.extend_from_slice(&bytes[starts[2]..]);
+        assert_eq!(recover(&swapped, &IDENTITY), Err(JournalError::Damaged { at: starts[1] }));
+    }
+
+    #[test]
+    fn a_checkpoint_without_its_end_does_not_count() {
+        let (_, bytes) = create(&IDENTITY, 1, &[Record::Boot(Generation(1))]);
+        for cut in 0..bytes.len() {
+            assert_eq!(recover(&bytes[..cut], &IDENTITY), Err(JournalError::Unfinished));
+        }
+    }
+
+    #[test]
+    fn storage_of_another_life_is_refused() {
+        let (bytes, _) = journal();
+        let other = StorageIdentity { incarnation: [8; 16], ..IDENTITY };
+        assert_eq!(recover(&bytes, &other), Err(JournalError::StorageLost));
+    }
+
+    #[test]
+    fn the_latest_record_of_a_key_survives_compaction() {
+        let newer = Record::Kv(kv::Record::Key { counter: 9, key: "key-1".into(), versions: Versions::default() });
+        let kept = latest([key(1), key(2), newer.clone(), Record::Boot(Generation(1)), Record::Boot(Generation(2))]);
+        assert_eq!(kept, vec![Record::Boot(Generation(2)), newer, key(2)]);
+    }
+
+    #[test]
+    fn noise_never_panics() {
+        let mut rng = Rng::new(3);
+        let (bytes, _) = journal();
+        for _ in 0..5_000 {
+            let mut noisy = bytes.clone();
+            for _ in 0..rng.below(20) {
+                let at = rng.below(noisy.len() as u64) as usize;
+                noisy[at] = rng.next_u64() as u8;
+            }
+            noisy.truncate(rng.below(noisy.len() as u64 + 1) as usize);
+            let _ = recover(&noisy, &IDENTITY);
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Comparison between owners: what one missed, the other brings.
+//!
+//! ```text
+//!   A ── Compare(digest of each partition both own) ──▶ B
+//!   A ◀── Differ(partitions) ── B
+//!   A ── KeysOf(partition, after) ──▶ B ── Keys(key digests, page by page) ──▶ A
+//!   A ── Push(what B lacks or has otherwise) ──▶ B         A ── Fetch(keys) ──▶ B ── Push ──▶ A
+//! ```
+//!
+//! Pushing merges, so it is harmless at any time and in any order; nothing here is ever counted toward a quorum.
+//! The tree has two levels, partitions and keys; digests are kept up to date with each write at no extra cost.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use super::replica::{check_epoch, is_acceptable};
+use super::{Event, Kv, Store, Timer};
+use crate::bytes::Bytes;
+use crate::id::{Epoch, NodeId};
+use crate::limits;
+use crate::placement::Partition;
+use crate::protocol::{Ctx, Effects};
+use crate::version::Versions;
+
+/// Partitions whose keys are compared in one round; the rest waits for the next.
+const PARTITIONS_PER_ROUND: usize = 16;
+
+/// What owners tell each other to find differences.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Msg {
+    /// My digests.
+    Compare {
+        /// The sender's epoch.
+        epoch: Epoch,
+        /// One for each partition that both own.
+        digests: Vec<(Partition, u64)>,
+    },
+    /// Mine are different for these.
+    Differ {
+        /// The partitions.
+        partitions: Vec<Partition>,
+    },
+    /// Which keys do you hold there?
+    KeysOf {
+        /// The partition.
+        partition: Partition,
+        /// Only keys behind this one.
+        after: Option<Bytes>,
+    },
+    /// These.
+    Keys {
+        /// The partition.
+        partition: Partition,
+        /// As asked.
+        after: Option<Bytes>,
+        /// Keys in order with their digests.
+        digests: Vec<(Bytes, u64)>,
+        /// Whether the page ends the partition.
+        complete: bool,
+    },
+    /// Send me these.
+    Fetch {
+        /// The keys.
+        keys: Vec<Bytes>,
+    },
+    /// Merge these.
+    Push {
+        /// The sender's epoch.
+        epoch: Epoch,
+        /// Keys with what the sender holds.
+        entries: Vec<(Bytes, Versions)>,
+    },
+}
+
+pub(super) fn arm(cx: &mut Ctx<'_>, fx: &mut Effects<Kv>) {
+    let interval = cx.config.kv.repair_interval;
+    fx.arm(interval + cx.rng.between(crate::time::Duration::ZERO, interval), Timer::Repair);
+}
+
+pub(super) fn on_timer(store: &Store, cx: &mut Ctx<'_>, fx: &mut Effects<Kv>) {
+    if let Some(peer) = choose_peer(cx) {
+        let digests = shared_partitions(cx, peer).map(|partition| (partition, store.digest_of(partition))).collect();
+        send(fx, peer, Msg::Compare { epoch: cx.view.epoch(), digests });
+    }
+    arm(cx, fx);
+}
+
+pub(super) fn on_message(store: &mut Store, cx: &mut Ctx<'_>, from: NodeId, msg: Msg, fx: &mut Effects<Kv>) {
+    match msg {
+        Msg::Compare { epoch, digests } => {
+            if check_epoch(cx, epoch).is_err() {
+                return;
+            }
+            let differing = digests.into_iter().filter(|(partition, digest)| store.digest_of(*partition) != *digest);
+            let partitions: Vec<Partition> = differing.map(|(partition, _)| partition).collect();
+            if !partitions.is_empty() {
+                send(fx, from, Msg::Differ { partitions });
+            }
+        }
+        Msg::Differ { mut partitions } => {
+            let chosen = cx.rng.choose(&mut partitions, PARTITIONS_PER_ROUND);
+            for &partition in &partitions[..chosen] {
+                send(fx, from, Msg::KeysOf { partition, after: None });
+            }
+        }
+        Msg::KeysOf { partition, after } => {
+            let mut digests: Vec<(Bytes, u64)> = store
+                .digests(partition, after.as_ref())
+                .take(limits::REPAIR_KEYS + 1)
+                .map(|(key, digest)| (key.clone(), digest))
+                .collect();
+            let complete = digests.len() <= limits::REPAIR_KEYS;
+            digests.truncate(limits::REPAIR_KEYS);
+            send(fx, from, Msg::Keys { partition, after, digests, complete });
+        }
+        Msg::Keys { partition, after, digests, complete } => {
+            let last = digests.last().map(|(key, _)| key.clone());
+            exchange(store, cx, from, partition, after.as_ref(), (digests, complete), fx);
+            if let (false, Some(last)) = (complete, last) {
+                send(fx, from, Msg::KeysOf { partition, after: Some(last) });
+            }
+        }
+        Msg::Fetch { keys } => push(store, cx, from, keys.into_iter(), fx),
+        Msg::Push { epoch, entries } => {
+            if check_epoch(cx, epoch).is_err() {
+                return;
+            }
+            for (key, versions) in entries {
+                take_in(store, cx, from, key, &versions, fx);
+            }
+        }
+    }
+}
+
+/// Sends a replica that answered a read what the others knew better.
+pub(super) fn push_merged(cx: &Ctx<'_>, to: NodeId, key: Bytes, versions: Versions, fx: &mut Effects<Kv>) {
+    send(fx, to, Msg::Push { epoch: cx.view.epoch(), entries: alloc::vec![(key, versions)] });
+}
+
+/// Compares a page of the peer's keys with the same stretch of ours.
+fn exchange(
+    store: &Store,
+    cx: &Ctx<'_>,
+    from: NodeId,
+    partition: Partition,
+    after: Option<&Bytes>,
+    (theirs, complete): (Vec<(Bytes, u64)>, bool),
+    fx: &mut Effects<Kv>,
+) {
+    let last = theirs.last().map(|(key, _)| key.clone());
+    let theirs: BTreeMap<Bytes, u64> = theirs.into_iter().collect();
+    let in_page = |key: &Bytes| complete || last.as_ref().is_some_and(|last| key <= last);
+    let mine: BTreeMap<&Bytes, u64> =
+        store.digests(partition, after).take_while(|(key, _)| in_page(key)).take(2 * limits::REPAIR_KEYS).collect();
+
+    let to_push: Vec<Bytes> =
+        mine.iter().filter(|(key, digest)| theirs.get(**key) != Some(digest)).map(|(key, _)| (*key).clone()).collect();
+    let to_fetch: Vec<Bytes> =
+        theirs.iter().filter(|(key, digest)| mine.get(key) != Some(digest)).map(|(key, _)| key.clone()).collect();
+    push(store, cx, from, to_push.into_iter(), fx);
+    if !to_fetch.is_empty() {
+        send(fx, from, Msg::Fetch { keys: to_fetch });
+    }
+}
+
+/// Pushes keys until the round's budget is used up.
+fn push(store: &Store, cx: &Ctx<'_>, to: NodeId, keys: impl Iterator<Item = Bytes>, fx: &mut Effects<Kv>) {
+    let mut budget = limits::REPAIR_BYTES;
+    let mut entries = Vec::new();
+    for key in keys {
+        let Some(versions) = store.get(&key) else {
+            continue;
+        };
+        let weight = key.len() + versions.weight();
+        if weight > budget {
+            break;
+        }
+        budget -= weight;
+        entries.push((key, versions.clone()));
+    }
+    if !entries.is_empty() {
+        send(fx, to, Msg::Push { epoch: cx.view.epoch(), entries });
+    }
+}
+
+fn take_in(store: &mut Store, cx: &Ctx<'_>, from: NodeId, key: Bytes, versions: &Versions, fx: &mut Effects<Kv>) {
+    let owns = cx.view.chosen.as_ref().is_some_and(|chosen| chosen.placement.owners_of(&key).contains(&cx.me));
+    if !owns || !is_acceptable(&key, versions) {
+        return;
+    }
+    let before = store.get(&key).cloned();
+    let after = store.take_in(cx, key.clone(), versions, fx);
+    if before.as_ref() != Some(&after) {
+        fx.trace(|| Event::Repaired { key, from });
+    }
+}
+
+/// Another storage member of the epoch, one that seems alive if there is one.
+fn choose_peer(cx: &mut Ctx<'_>) -> Option<NodeId> {
+    let storage = &cx.view.chosen.as_ref()?.config.storage;
+    if !storage.contains_key(&cx.me) {
+        return None;
+    }
+    let mut others: Vec<NodeId> =
+        storage.keys().copied().filter(|&node| node != cx.me && cx.view.seems_alive(node)).collect();
+    cx.rng.choose(&mut others, 1);
+    others.first().copied()
+}
+
+fn shared_partitions(cx: &Ctx<'_>, peer: NodeId) -> impl Iterator<Item = Partition> {
+    let placement = cx.view.chosen.as_ref().map(|chosen| &chosen.placement);
+    Partition::all().filter(move |&partition| {
+        placement.is_some_and(|placement| {
+            let owners = placement.owners(partition);
+            owners.contains(&cx.me) && owners.contains(&peer)
+        })
+    })
+}
+
+fn send(fx: &mut Effects<Kv>, to: NodeId, msg: Msg) {
+    fx.send(to, super::Msg::Repair(msg));
+}

@@ -1,0 +1,266 @@
+//! The sums of what the protocols define: one message, timer, record, operation, outcome and event type for a node.
+//!
+//! A new protocol appears here, in [`crate::node`] and nowhere else.
+
+use serde::{Deserialize, Serialize};
+
+use crate::bytes::Bytes;
+use crate::id::{Generation, NodeId};
+use crate::time::Duration;
+use crate::trace::MessageId;
+use crate::{kv, membership, topology};
+
+/// What travels between nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "each variant is a protocol's own type, documented there")]
+pub enum Payload {
+    Membership(membership::Msg),
+    Topology(topology::Msg),
+    Kv(kv::Msg),
+}
+
+/// Names of timers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "each variant is a protocol's own type, documented there")]
+pub enum Timer {
+    Membership(membership::Timer),
+    Topology(topology::Timer),
+    Kv(kv::Timer),
+}
+
+/// What is kept. A later record replaces an earlier one of the same [`Record::key`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "each variant is a protocol's own type, documented there")]
+pub enum Record {
+    /// The node has started its so-manieth boot.
+    Boot(Generation),
+    Membership(membership::Record),
+    Topology(topology::Record),
+    Kv(kv::Record),
+}
+
+/// What a record replaces.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RecordKey {
+    /// The boot counter.
+    Boot,
+    /// The chosen configuration.
+    Chosen,
+    /// One key.
+    Key(Bytes),
+}
+
+/// What a client may ask.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "each variant is a protocol's own type, documented there")]
+pub enum Op {
+    Membership(membership::Op),
+    Topology(topology::Op),
+    Kv(kv::Op),
+}
+
+/// What a node answers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "each variant is a protocol's own type, documented there")]
+pub enum Outcome {
+    Membership(membership::Outcome),
+    Topology(topology::Outcome),
+    Kv(kv::Outcome),
+}
+
+/// What a node tells the trace.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "each variant is a protocol's own type, documented there")]
+pub enum EventKind {
+    /// The boot began.
+    Started,
+    /// A message left, after whatever it depends on had become durable.
+    Sent {
+        /// Its name.
+        message: MessageId,
+        /// To whom.
+        to: alloc::vec::Vec<NodeId>,
+        /// What kind.
+        kind: MessageKind,
+    },
+    /// A message arrived.
+    Received {
+        /// Its name.
+        message: MessageId,
+        /// What kind.
+        kind: MessageKind,
+    },
+    /// The clock jumped: this node was paused.
+    Slept {
+        /// For how long.
+        span: Duration,
+    },
+    Membership(membership::Event),
+    Topology(topology::Event),
+    Kv(kv::Event),
+}
+
+/// An event of a node.
+pub type Event = crate::trace::Traced<EventKind>;
+
+/// Kinds of messages, for drawings and filters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "each variant names a variant of a protocol's message")]
+pub enum MessageKind {
+    Ping,
+    Ack,
+    PingReq,
+    Gossip,
+    Syn,
+    SynAck,
+    Delta,
+    Ask,
+    Nothing,
+    Config,
+    Read,
+    ReadReply,
+    Mint,
+    Store,
+    Stored,
+    Refused,
+    List,
+    ListReply,
+    Repair,
+}
+
+/// Families of messages: one colour each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Family {
+    /// Failure detection and gossip.
+    Membership,
+    /// Epochs.
+    Topology,
+    /// Reads and their answers.
+    Read,
+    /// Writes on their way to owners.
+    Write,
+    /// Owners' acknowledgements.
+    Acknowledge,
+    /// Repair between owners.
+    Repair,
+}
+
+impl MessageKind {
+    /// The family it belongs to.
+    #[must_use]
+    pub fn family(self) -> Family {
+        match self {
+            Self::Ping | Self::Ack | Self::PingReq | Self::Gossip | Self::Syn | Self::SynAck | Self::Delta => {
+                Family::Membership
+            }
+            Self::Ask | Self::Nothing | Self::Config => Family::Topology,
+            Self::Read | Self::ReadReply | Self::List | Self::ListReply => Family::Read,
+            Self::Mint | Self::Store => Family::Write,
+            Self::Stored | Self::Refused => Family::Acknowledge,
+            Self::Repair => Family::Repair,
+        }
+    }
+}
+
+impl Payload {
+    /// What kind of message this is.
+    #[must_use]
+    pub fn kind(&self) -> MessageKind {
+        match self {
+            Self::Membership(msg) => match msg {
+                membership::Msg::Ping { .. } => MessageKind::Ping,
+                membership::Msg::Ack { .. } => MessageKind::Ack,
+                membership::Msg::PingReq { .. } => MessageKind::PingReq,
+                membership::Msg::Gossip { .. } => MessageKind::Gossip,
+                membership::Msg::Syn { .. } => MessageKind::Syn,
+                membership::Msg::SynAck { .. } => MessageKind::SynAck,
+                membership::Msg::Delta { .. } => MessageKind::Delta,
+            },
+            Self::Topology(msg) => match msg {
+                topology::Msg::Ask => MessageKind::Ask,
+                topology::Msg::Nothing => MessageKind::Nothing,
+                topology::Msg::Config(_) => MessageKind::Config,
+            },
+            Self::Kv(msg) => match msg {
+                kv::Msg::Read { .. } => MessageKind::Read,
+                kv::Msg::ReadReply { .. } => MessageKind::ReadReply,
+                kv::Msg::Mint { .. } => MessageKind::Mint,
+                kv::Msg::Store { .. } => MessageKind::Store,
+                kv::Msg::Stored { .. } => MessageKind::Stored,
+                kv::Msg::Refused { .. } => MessageKind::Refused,
+                kv::Msg::List { .. } => MessageKind::List,
+                kv::Msg::ListReply { .. } => MessageKind::ListReply,
+                kv::Msg::Repair(_) => MessageKind::Repair,
+            },
+        }
+    }
+}
+
+impl Record {
+    /// What it replaces.
+    #[must_use]
+    pub fn key(&self) -> RecordKey {
+        match self {
+            Self::Boot(_) => RecordKey::Boot,
+            Self::Membership(record) => match *record {},
+            Self::Topology(topology::Record::Chosen(_)) => RecordKey::Chosen,
+            Self::Kv(kv::Record::Key { key, .. }) => RecordKey::Key(key.clone()),
+        }
+    }
+}
+
+macro_rules! lift {
+    ($protocol:ident as $variant:ident) => {
+        impl From<$protocol::Msg> for Payload {
+            fn from(inner: $protocol::Msg) -> Self {
+                Self::$variant(inner)
+            }
+        }
+        impl From<$protocol::Timer> for Timer {
+            fn from(inner: $protocol::Timer) -> Self {
+                Self::$variant(inner)
+            }
+        }
+        impl From<$protocol::Record> for Record {
+            fn from(inner: $protocol::Record) -> Self {
+                Self::$variant(inner)
+            }
+        }
+        impl From<$protocol::Op> for Op {
+            fn from(inner: $protocol::Op) -> Self {
+                Self::$variant(inner)
+            }
+        }
+        impl From<$protocol::Outcome> for Outcome {
+            fn from(inner: $protocol::Outcome) -> Self {
+                Self::$variant(inner)
+            }
+        }
+        impl From<$protocol::Event> for EventKind {
+            fn from(inner: $protocol::Event) -> Self {
+                Self::$variant(inner)
+            }
+        }
+    };
+}
+
+lift!(membership as Membership);
+lift!(topology as Topology);
+lift!(kv as Kv);
+
+impl core::fmt::Display for EventKind {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Started => f.write_str("started"),
+            Self::Sent { message, to, kind } => {
+                write!(f, "sent {kind:?} #{} to", message.seq)?;
+                to.iter().try_for_each(|to| write!(f, " {to}"))
+            }
+            Self::Received { message, kind } => write!(f, "received {kind:?} #{} from {}", message.seq, message.node),
+            Self::Slept { span } => write!(f, "slept for {span}"),
+            Self::Membership(event) => event.fmt(f),
+            Self::Topology(event) => event.fmt(f),
+            Self::Kv(event) => event.fmt(f),
+        }
+    }
+}

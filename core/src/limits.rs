@@ -1,0 +1,48 @@
+//! Every bound in one place, each with what happens when it is reached.
+
+use crate::time::Duration;
+
+/// Bytes of a key. Longer: the request is refused with `TOO_LARGE`.
+pub const KEY_BYTES: usize = 1 << 10;
+/// Bytes of a value. Longer: `TOO_LARGE`; larger content belongs in files.
+pub const VALUE_BYTES: usize = 64 << 10;
+/// Concurrent versions of a key at the owner that mints the next one. Beyond: `TOO_MANY_SIBLINGS`.
+pub const SIBLINGS: usize = 8;
+/// Bytes of one frame on a link. Longer: the connection is closed, nobody else suffers.
+pub const FRAME_BYTES: usize = 1 << 20;
+/// Bytes of one message inside a frame; leaves room for the frame's own header.
+pub const MESSAGE_BYTES: usize = FRAME_BYTES - 256;
+/// Relays that a packet may pass. Beyond: dropped.
+pub const HOPS: u8 = 4;
+/// Operations that a node coordinates at once. Beyond: `OVERLOADED`.
+pub const PENDING_OPERATIONS: usize = 4_096;
+/// Members known, the dead included. Beyond: the newcomer is not remembered until others are forgotten.
+pub const MEMBERS: usize = 8_192;
+/// Bytes of a node's name. Longer: cut by the host, refused by peers.
+pub const NAME_BYTES: usize = 64;
+/// Bytes of a node's address.
+pub const ADDRESS_BYTES: usize = 256;
+/// Relays that a tab names.
+pub const RELAYS: usize = 4;
+/// Rumours that one message carries. The others wait for the next message.
+pub const RUMOURS_PER_MESSAGE: usize = 8;
+/// Members in one push-pull answer. The rest follows in the next exchange.
+pub const DELTA_MEMBERS: usize = 512;
+/// Keys in one page of a listing. More: the answer says where to go on.
+pub const LIST_KEYS: u32 = 256;
+/// Bytes that one owner adds to a listing before it stops and says where.
+pub const LIST_BYTES: usize = 256 << 10;
+/// Keys whose digests one repair message carries. The rest waits for the next round.
+pub const REPAIR_KEYS: usize = 1_024;
+/// Bytes of versions that one repair round pushes to a peer.
+pub const REPAIR_BYTES: usize = 256 << 10;
+/// Messages that a node may send itself while handling one input. Beyond: a bug, and an assertion.
+pub const SETTLE: usize = 65_536;
+/// The longest deadline that a request may ask for.
+pub const DEADLINE_MAX: Duration = Duration::secs(30);
+/// A step of the clock beyond this means that this node slept, not that everyone else died.
+pub const PAUSE_MAX: Duration = Duration::secs(2);
+/// Replicas of a key, at most.
+pub const REPLICAS: u8 = 7;
+/// Bytes of one journal batch's records. A longer one is damage, not data.
+pub const BATCH_BYTES: usize = 16 << 20;

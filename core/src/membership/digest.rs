@@ -1,0 +1,51 @@
+//! A digest of a member list: one hash per bucket, so that equal lists cost a few hundred bytes to compare.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use crate::hash::{hash_bytes, hash_of};
+use crate::id::NodeId;
+use crate::limits;
+use crate::member::Member;
+
+const BUCKETS: usize = 16;
+
+/// XOR of the hashes of the living members in each bucket. The dead are left out: nodes forget them at different
+/// times, and a death that one side missed still shows, as a member that only the other side lists.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Digest([u64; BUCKETS]);
+
+impl Digest {
+    /// Digests a list.
+    pub(super) fn of<'a>(members: impl Iterator<Item = &'a Member>) -> Self {
+        let mut digest = Self::default();
+        for member in members.filter(|member| member.is_reachable()) {
+            digest.0[bucket(member.id)] ^= hash_of(&(member.id, member.precedence()));
+        }
+        digest
+    }
+
+    /// The buckets in which two digests differ.
+    pub(super) fn differing(&self, other: &Self) -> Vec<u8> {
+        (0..BUCKETS).filter(|&i| self.0[i] != other.0[i]).map(|i| i as u8).collect()
+    }
+}
+
+/// The entries of these buckets, the dead included, as many as one message may hold.
+pub(super) fn entries<'a>(members: impl Iterator<Item = &'a Member>, buckets: &[u8]) -> Vec<Member> {
+    members.filter(|m| buckets.contains(&(bucket(m.id) as u8))).take(limits::DELTA_MEMBERS).cloned().collect()
+}
+
+/// Those of `mine` that the holder of `theirs` lacks or has older.
+pub(super) fn newer(mine: Vec<Member>, theirs: &[Member]) -> Vec<Member> {
+    let theirs: BTreeMap<NodeId, &Member> = theirs.iter().map(|member| (member.id, member)).collect();
+    mine.into_iter()
+        .filter(|member| theirs.get(&member.id).is_none_or(|their| their.precedence() < member.precedence()))
+        .collect()
+}
+
+fn bucket(id: NodeId) -> usize {
+    (hash_bytes(&id.0) % BUCKETS as u64) as usize
+}

@@ -1,0 +1,546 @@
+//! Who is reachable: SWIM failure detection, gossip, and push-pull.
+//!
+//! Each node probes one other per period. A member that answers neither directly nor through others becomes a
+//! *suspect*; the claim spreads, the suspect may refute it with a higher incarnation, and after a while an
+//! unrefuted suspect is *dead*. Claims travel on the back of probes and in a gossip tick; a periodic exchange of
+//! digests finds what they missed.
+//!
+//! ```text
+//!   a ── Ping ──▶ b                     a answers in time: fine
+//!   a ◀── Ack ─── b
+//!   a ── PingReq(b) ──▶ c ── Ping ──▶ b      no direct answer: others try
+//!   a ◀───── Ack ───── c ◀── Ack ─── b
+//!   a: Suspect b ──gossip──▶ all, b first    still none; b refutes with incarnation + 1, or is Dead
+//!
+//!   a ── Syn(digest) ──▶ b ── SynAck(what differs) ──▶ a ── Delta(what is newer) ──▶ b
+//! ```
+//!
+//! **Invariant**: of two claims about one member the one with the higher [`Member::precedence`] is kept, on every
+//! node, so that views converge whatever the order of arrival. Only the member itself raises its incarnation.
+//!
+//! **Not here**: any decision about data. What this module believes is published as a hint and never counted.
+//!
+//! Sources: Das, Gupta, Motivala, "SWIM", 2002; van Renesse et al., "Efficient reconciliation and flow control for
+//! anti-entropy protocols", 2008, for the digests; generations that replace older boots, after Serf.
+
+mod digest;
+mod probe;
+mod rumours;
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{Generation, NodeId, RequestId};
+use crate::limits;
+use crate::member::{Class, Member, Profile, State};
+use crate::protocol::{Ctx, Effects, Protocol};
+use crate::time::Duration;
+use digest::Digest;
+use probe::{Probes, Purpose};
+use rumours::Rumours;
+
+/// The state of one node's membership.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Membership {
+    own: Member,
+    /// Everybody else. Published to the view whenever an entry changes.
+    known: BTreeMap<NodeId, Member>,
+    rumours: Rumours,
+    probes: Probes,
+    leaving: bool,
+}
+
+/// What members tell each other.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Msg {
+    /// Are you there?
+    Ping {
+        /// Matches the answer to the probe.
+        seq: u64,
+        /// Piggybacked claims.
+        rumours: Vec<Member>,
+    },
+    /// I am, or: `target` answered me, on whose behalf you asked.
+    Ack {
+        /// The asker's number.
+        seq: u64,
+        /// Who is alive.
+        target: NodeId,
+        /// Piggybacked claims.
+        rumours: Vec<Member>,
+    },
+    /// I cannot reach `target`; please try.
+    PingReq {
+        /// The asker's number.
+        seq: u64,
+        /// Whom to probe.
+        target: NodeId,
+    },
+    /// Claims that spread.
+    Gossip {
+        /// The claims.
+        rumours: Vec<Member>,
+    },
+    /// Opens an exchange: who I am and a digest of what I know.
+    Syn {
+        /// The sender's own entry.
+        own: Member,
+        /// Hashes of its buckets.
+        digest: Digest,
+    },
+    /// Everything I know in the buckets where we differ.
+    SynAck {
+        /// Which buckets differ.
+        buckets: Vec<u8>,
+        /// The answerer's entries there.
+        members: Vec<Member>,
+    },
+    /// What is newer on my side; ends the exchange.
+    Delta {
+        /// The newer entries.
+        members: Vec<Member>,
+    },
+}
+
+/// Timers by what they are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Timer {
+    /// Probe the next member.
+    Probe,
+    /// The direct answer is late: ask others.
+    ProbeIndirect(NodeId),
+    /// No answer at all: suspect.
+    ProbeEnd(NodeId),
+    /// The suspect has not refuted: dead.
+    Suspicion(NodeId),
+    /// Spread rumours.
+    Gossip,
+    /// Exchange digests.
+    PushPull,
+    /// Forget a dead or departed member.
+    Forget(NodeId),
+}
+
+/// What membership keeps: nothing but the boot's number, which the node itself records.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Record {}
+
+/// What a client may ask.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Op {
+    /// Say goodbye to all, so that nobody has to suspect. The host stops afterwards.
+    Leave,
+}
+
+/// What it answers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Outcome {
+    /// The goodbyes are on their way.
+    Left,
+}
+
+/// What it tells.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Event {
+    /// A member was heard of for the first time, or came back as a new boot.
+    Joined(Member),
+    /// The claim about a member changed.
+    Changed(Member),
+    /// A probe of `target` found no direct answer; these others were asked to try.
+    AskedOthers {
+        /// The silent member.
+        target: NodeId,
+        /// Who tries.
+        helpers: Vec<NodeId>,
+    },
+    /// This node was suspected and said otherwise.
+    Refuted {
+        /// Its new incarnation.
+        incarnation: u64,
+    },
+    /// Somebody speaks under this node's id with a newer generation: two processes share one identity.
+    Conflict {
+        /// The other's generation.
+        generation: Generation,
+    },
+    /// A dead or departed member was dropped from memory.
+    Forgot(NodeId),
+}
+
+impl Membership {
+    /// A node that knows only itself. The generation is set when it starts.
+    #[must_use]
+    pub(crate) fn new(id: NodeId, profile: Profile) -> Self {
+        let own = Member { id, generation: Generation(0), incarnation: 0, state: State::Alive, profile };
+        Self { own, known: BTreeMap::new(), rumours: Rumours::default(), probes: Probes::default(), leaving: false }
+    }
+
+    /// Takes in one claim and lets it spread if it is news.
+    fn learn(&mut self, cx: &mut Ctx<'_>, claim: Member, fx: &mut Effects<Self>) {
+        if claim.id == cx.me {
+            return self.hear_of_myself(cx, &claim, fx);
+        }
+        if !claim.profile.is_sound() {
+            return;
+        }
+        let before = self.known.get(&claim.id);
+        match before {
+            Some(before) if claim.precedence() <= before.precedence() => return,
+            // Old rumours of the dead must not fill the memory again.
+            None if !claim.is_reachable() || self.known.len() >= limits::MEMBERS => return,
+            _ => (),
+        }
+        let is_new_boot = before.is_none_or(|before| before.generation < claim.generation);
+        match claim.state {
+            State::Alive => {
+                fx.disarm(Timer::Suspicion(claim.id));
+                fx.disarm(Timer::Forget(claim.id));
+                if is_new_boot {
+                    self.probes.drop_target(claim.id, fx);
+                }
+            }
+            State::Suspect => fx.arm(self.suspicion_time(cx), Timer::Suspicion(claim.id)),
+            State::Dead | State::Left => {
+                fx.disarm(Timer::Suspicion(claim.id));
+                fx.arm(cx.config.membership.forget_after, Timer::Forget(claim.id));
+                self.probes.drop_target(claim.id, fx);
+            }
+        }
+        fx.trace(|| if is_new_boot { Event::Joined(claim.clone()) } else { Event::Changed(claim.clone()) });
+        self.spread(cx, claim.clone(), fx);
+        fx.publish(claim.clone());
+        self.known.insert(claim.id, claim);
+    }
+
+    /// A claim about this node itself: refuted if it is worse than the truth.
+    fn hear_of_myself(&mut self, cx: &mut Ctx<'_>, claim: &Member, fx: &mut Effects<Self>) {
+        if claim.generation > self.own.generation {
+            let generation = claim.generation;
+            fx.trace(|| Event::Conflict { generation });
+            return;
+        }
+        if claim.precedence() <= self.own.precedence() || claim.generation < self.own.generation || self.leaving {
+            return;
+        }
+        self.announce(cx, claim.incarnation + 1, fx);
+        let incarnation = self.own.incarnation;
+        fx.trace(|| Event::Refuted { incarnation });
+    }
+
+    /// Tells everybody about this node under a new incarnation.
+    fn announce(&mut self, cx: &mut Ctx<'_>, incarnation: u64, fx: &mut Effects<Self>) {
+        self.own.incarnation = incarnation;
+        fx.publish(self.own.clone());
+        self.spread(cx, self.own.clone(), fx);
+    }
+
+    fn spread(&mut self, cx: &Ctx<'_>, claim: Member, fx: &mut Effects<Self>) {
+        let was_quiet = self.rumours.is_empty();
+        self.rumours.add(claim);
+        if was_quiet {
+            fx.arm(cx.config.membership.gossip_interval, Timer::Gossip);
+        }
+    }
+
+    fn suspect(&mut self, cx: &mut Ctx<'_>, target: NodeId, fx: &mut Effects<Self>) {
+        let Some(member) = self.known.get(&target).filter(|member| member.state == State::Alive) else {
+            return;
+        };
+        let claim = Member { state: State::Suspect, ..member.clone() };
+        // The suspect hears it first: a member that lives can refute before anybody else believes it.
+        // A suspicion is a claim about another, nothing that a crash here could take back.
+        fx.send_now(target, Msg::Gossip { rumours: alloc::vec![claim.clone()] });
+        self.learn(cx, claim, fx);
+    }
+
+    fn suspicion_time(&self, cx: &Ctx<'_>) -> Duration {
+        let settings = &cx.config.membership;
+        settings.probe_period.times(u64::from(settings.suspicion_factor) * self.log_members())
+    }
+
+    /// ⌈log10(N+1)⌉, at least 1.
+    fn log_members(&self) -> u64 {
+        let all = self.known.len() as u64 + 2;
+        u64::from(all.saturating_sub(1).checked_ilog10().unwrap_or(0)) + 1
+    }
+
+    fn rumours_for(&mut self, targets: usize, cx: &Ctx<'_>) -> Vec<Member> {
+        let sends = u64::from(cx.config.membership.rumour_factor) * self.log_members();
+        self.rumours.take(targets, u32::try_from(sends).unwrap_or(u32::MAX))
+    }
+
+    /// Up to `count` random members that may answer, without `except`.
+    fn sample(&self, cx: &mut Ctx<'_>, count: usize, except: NodeId) -> Vec<NodeId> {
+        let mut ids: Vec<NodeId> =
+            self.known.values().filter(|member| member.is_reachable() && member.id != except).map(|m| m.id).collect();
+        let count = cx.rng.choose(&mut ids, count);
+        ids.truncate(count);
+        ids
+    }
+
+    fn syn(&self) -> Msg {
+        Msg::Syn { own: self.own.clone(), digest: Digest::of(self.everyone()) }
+    }
+
+    fn everyone(&self) -> impl Iterator<Item = &Member> {
+        self.known.values().chain([&self.own])
+    }
+
+    fn begin_probe(&mut self, cx: &mut Ctx<'_>, target: NodeId, purpose: Purpose, fx: &mut Effects<Self>) {
+        let Some(seq) = self.probes.begin(target, purpose) else {
+            return;
+        };
+        let rumours = self.rumours_for(1, cx);
+        // Asking whether somebody is there promises nothing.
+        fx.send_now(target, Msg::Ping { seq, rumours });
+        fx.arm(cx.config.membership.probe_timeout, Timer::ProbeIndirect(target));
+        fx.arm(cx.config.membership.probe_period, Timer::ProbeEnd(target));
+    }
+
+    fn ask_others(&mut self, cx: &mut Ctx<'_>, target: NodeId, fx: &mut Effects<Self>) {
+        let Some(seq) = self.probes.own_seq(target) else {
+            return;
+        };
+        let helpers = self.sample(cx, usize::from(cx.config.membership.indirect_probes), target);
+        if helpers.is_empty() {
+            return;
+        }
+        fx.trace(|| Event::AskedOthers { target, helpers: helpers.clone() });
+        // Asking others to look promises nothing.
+        fx.send_all_now(helpers, Msg::PingReq { seq, target });
+    }
+
+    /// Greets a dead member or a linked stranger, if there is one, as if it were new. After a cut between two halves
+    /// that declared each other dead, and after a lost first greeting, nobody else would make the first step.
+    fn greet_someone(&self, cx: &mut Ctx<'_>, fx: &mut Effects<Self>) {
+        let dead = self.known.values().filter(|member| member.state == State::Dead).map(|member| member.id);
+        let strangers = cx.view.links.iter().copied().filter(|peer| !self.known.contains_key(peer));
+        let mut silent: Vec<NodeId> = dead.chain(strangers).collect();
+        if cx.rng.choose(&mut silent, 1) == 1 {
+            // Soft state.
+            fx.send_now(silent[0], self.syn());
+        }
+    }
+
+    fn next_target(&mut self, cx: &mut Ctx<'_>) -> Option<NodeId> {
+        let Self { probes, known, .. } = self;
+        let may_answer = |id: &NodeId| known.get(id).is_some_and(Member::is_reachable);
+        probes.next_in_round(may_answer, || {
+            let mut round: Vec<NodeId> = known.keys().copied().collect();
+            let all = round.len();
+            cx.rng.choose(&mut round, all);
+            round
+        })
+    }
+
+    fn leave(&mut self, cx: &mut Ctx<'_>, id: RequestId, fx: &mut Effects<Self>) {
+        self.leaving = true;
+        self.own.state = State::Left;
+        self.own.incarnation += 1;
+        fx.publish(self.own.clone());
+        let goodbye = Msg::Gossip { rumours: alloc::vec![self.own.clone()] };
+        let mut targets: Vec<NodeId> = cx.view.links.iter().copied().take(limits::RUMOURS_PER_MESSAGE).collect();
+        targets.extend(self.sample(cx, usize::from(cx.config.membership.gossip_fanout), cx.me));
+        targets.sort_unstable();
+        targets.dedup();
+        if !targets.is_empty() {
+            // A goodbye that a crash overtakes is still true.
+            fx.send_all_now(targets, goodbye);
+        }
+        fx.finish(id, Ok(Outcome::Left));
+    }
+}
+
+impl Protocol for Membership {
+    type Msg = Msg;
+    type Timer = Timer;
+    type Record = Record;
+    type Op = Op;
+    type Outcome = Outcome;
+    type Event = Event;
+
+    fn on_start(&mut self, cx: &mut Ctx<'_>, fx: &mut Effects<Self>) {
+        let settings = cx.config.membership;
+        self.own.generation = cx.generation;
+        fx.publish(self.own.clone());
+        // Spread over the period, so that nodes started together do not probe together.
+        fx.arm(cx.rng.between(Duration::millis(1), settings.probe_period), Timer::Probe);
+        fx.arm(cx.rng.between(settings.gossip_interval, settings.push_pull_interval), Timer::PushPull);
+    }
+
+    fn on_message(&mut self, cx: &mut Ctx<'_>, from: NodeId, msg: Msg, fx: &mut Effects<Self>) {
+        match msg {
+            Msg::Ping { seq, rumours } => {
+                self.learn_all(cx, rumours, fx);
+                let rumours = self.rumours_for(1, cx);
+                // That this node is alive now is true whatever is lost later.
+                fx.send_now(from, Msg::Ack { seq, target: cx.me, rumours });
+            }
+            Msg::Ack { seq, target, rumours } => {
+                self.learn_all(cx, rumours, fx);
+                if let Some(asked) = self.probes.answered(target, seq, fx) {
+                    for (asker, seq) in asked {
+                        // Passing on an answer reveals no state of ours.
+                        fx.send_now(asker, Msg::Ack { seq, target, rumours: Vec::new() });
+                    }
+                }
+            }
+            Msg::PingReq { seq, target } => {
+                if target != cx.me && self.known.contains_key(&target) {
+                    self.begin_probe(cx, target, Purpose::Help { asker: from, seq }, fx);
+                }
+            }
+            Msg::Gossip { rumours } => self.learn_all(cx, rumours, fx),
+            Msg::Syn { own, digest } => {
+                if own.id == from {
+                    self.learn(cx, own, fx);
+                }
+                let buckets = digest.differing(&Digest::of(self.everyone()));
+                let members = digest::entries(self.everyone(), &buckets);
+                // Membership is soft state: nothing in it was promised to anybody.
+                fx.send_now(from, Msg::SynAck { buckets, members });
+            }
+            Msg::SynAck { buckets, members } => {
+                let newer = digest::newer(digest::entries(self.everyone(), &buckets), &members);
+                self.learn_all(cx, members, fx);
+                if !newer.is_empty() {
+                    // Soft state, as above.
+                    fx.send_now(from, Msg::Delta { members: newer });
+                }
+            }
+            Msg::Delta { members } => self.learn_all(cx, members, fx),
+        }
+        self.correct(from, fx);
+    }
+
+    fn on_timer(&mut self, cx: &mut Ctx<'_>, timer: Timer, fx: &mut Effects<Self>) {
+        let settings = cx.config.membership;
+        match timer {
+            Timer::Probe => {
+                if let Some(target) = self.next_target(cx) {
+                    self.begin_probe(cx, target, Purpose::Own, fx);
+                }
+                self.greet_someone(cx, fx);
+                fx.arm(settings.probe_period, Timer::Probe);
+            }
+            Timer::ProbeIndirect(target) => self.ask_others(cx, target, fx),
+            Timer::ProbeEnd(target) => {
+                if self.probes.failed(target) {
+                    self.suspect(cx, target, fx);
+                }
+            }
+            Timer::Suspicion(target) => {
+                if let Some(member) = self.known.get(&target).filter(|member| member.state == State::Suspect) {
+                    let claim = Member { state: State::Dead, ..member.clone() };
+                    self.learn(cx, claim, fx);
+                }
+            }
+            Timer::Gossip => {
+                let targets = self.sample(cx, usize::from(settings.gossip_fanout), cx.me);
+                let rumours = self.rumours_for(targets.len(), cx);
+                if !targets.is_empty() && !rumours.is_empty() {
+                    // Claims are soft state; losing them in a crash contradicts nothing.
+                    fx.send_all_now(targets, Msg::Gossip { rumours });
+                }
+                if !self.rumours.is_empty() && !self.known.is_empty() {
+                    fx.arm(settings.gossip_interval, Timer::Gossip);
+                }
+            }
+            Timer::PushPull => {
+                for target in self.sample(cx, 1, cx.me) {
+                    // Soft state.
+                    fx.send_now(target, self.syn());
+                }
+                fx.arm(settings.push_pull_interval, Timer::PushPull);
+            }
+            // Owners are called for as long as they own.
+            Timer::Forget(node) if cx.view.chosen.as_ref().is_some_and(|c| c.config.storage.contains_key(&node)) => {
+                fx.arm(settings.forget_after, Timer::Forget(node));
+            }
+            Timer::Forget(node) => {
+                if self.known.get(&node).is_some_and(|member| !member.is_reachable()) {
+                    self.known.remove(&node);
+                    fx.retract(node);
+                    fx.trace(|| Event::Forgot(node));
+                }
+            }
+        }
+    }
+
+    fn on_op(&mut self, cx: &mut Ctx<'_>, id: RequestId, op: Op, fx: &mut Effects<Self>) {
+        match op {
+            Op::Leave => self.leave(cx, id, fx),
+        }
+    }
+
+    fn on_link(&mut self, cx: &mut Ctx<'_>, peer: NodeId, up: bool, fx: &mut Effects<Self>) {
+        if self.own.profile.class == Class::Tab && !self.leaving {
+            self.own.profile.relays = cx.view.links.iter().copied().take(limits::RELAYS).collect();
+            self.announce(cx, self.own.incarnation + 1, fx);
+        }
+        if up {
+            // Soft state.
+            fx.send_now(peer, self.syn());
+        } else if self.known.get(&peer).is_some_and(Member::is_reachable) {
+            // A closed link is no proof, but a good reason to look at once, and through others.
+            self.begin_probe(cx, peer, Purpose::Own, fx);
+            self.ask_others(cx, peer, fx);
+        }
+    }
+
+    fn on_pause(&mut self, cx: &mut Ctx<'_>, _slept: Duration, fx: &mut Effects<Self>) {
+        self.probes.drop_all(fx);
+        for suspect in self.known.values().filter(|member| member.state == State::Suspect) {
+            fx.arm(self.suspicion_time(cx), Timer::Suspicion(suspect.id));
+        }
+    }
+
+    fn restore(&mut self, record: Record) {
+        match record {}
+    }
+}
+
+impl Membership {
+    fn learn_all(&mut self, cx: &mut Ctx<'_>, claims: Vec<Member>, fx: &mut Effects<Self>) {
+        for claim in claims.into_iter().take(limits::DELTA_MEMBERS) {
+            self.learn(cx, claim, fx);
+        }
+    }
+
+    /// A member that speaks although it is held dead does not know of it: tell it, so that it can refute.
+    /// One that nobody told us of is asked to introduce itself.
+    fn correct(&self, from: NodeId, fx: &mut Effects<Self>) {
+        match self.known.get(&from) {
+            Some(member) if member.state == State::Dead => {
+                // A claim about another.
+                fx.send_now(from, Msg::Gossip { rumours: alloc::vec![member.clone()] });
+            }
+            Some(_) => (),
+            // Soft state.
+            None if from != self.own.id => fx.send_now(from, self.syn()),
+            None => (),
+        }
+    }
+}
+
+impl core::fmt::Display for Event {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Joined(member) => write!(f, "heard of {}, boot {}", member.profile.name, member.generation.0),
+            Self::Changed(member) => {
+                write!(f, "holds {} {:?} at incarnation {}", member.profile.name, member.state, member.incarnation)
+            }
+            Self::AskedOthers { target, helpers } => {
+                write!(f, "got no answer from {target} and asked")?;
+                helpers.iter().try_for_each(|helper| write!(f, " {helper}"))
+            }
+            Self::Refuted { incarnation } => write!(f, "refuted with incarnation {incarnation}"),
+            Self::Conflict { generation } => {
+                write!(f, "heard of a newer boot {} under its own id", generation.0)
+            }
+            Self::Forgot(node) => write!(f, "forgot {node}"),
+        }
+    }
+}

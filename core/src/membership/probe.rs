@@ -1,0 +1,116 @@
+//! Probes in flight: whom we asked, and on whose behalf.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use super::{Membership, Timer};
+use crate::id::NodeId;
+use crate::protocol::Effects;
+
+/// At most one probe per member.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Probes {
+    running: BTreeMap<NodeId, Probe>,
+    /// Members left to probe in this round: everybody is probed once before anybody is probed twice.
+    round: Vec<NodeId>,
+    seq: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Probe {
+    seq: u64,
+    /// Whether this node itself wants to know. Only then does silence make it ask others and suspect: a helper
+    /// that did so too would turn one dead member into a storm.
+    own: bool,
+    /// Others who asked us to look, with their numbers.
+    askers: BTreeMap<NodeId, u64>,
+}
+
+/// Why a member is probed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To know it here.
+    Own,
+    /// To tell another, under its number.
+    Help { asker: NodeId, seq: u64 },
+}
+
+impl Probes {
+    /// Starts a probe for `purpose` and numbers it. `None` if one is running, which then serves this purpose too.
+    pub(super) fn begin(&mut self, target: NodeId, purpose: Purpose) -> Option<u64> {
+        let is_new = !self.running.contains_key(&target);
+        if is_new {
+            self.seq += 1;
+            self.running.insert(target, Probe { seq: self.seq, own: false, askers: BTreeMap::new() });
+        }
+        let probe = self.running.get_mut(&target)?;
+        match purpose {
+            Purpose::Own => probe.own = true,
+            Purpose::Help { asker, seq } => {
+                probe.askers.insert(asker, seq);
+            }
+        }
+        is_new.then_some(probe.seq)
+    }
+
+    /// The number of a probe that this node runs for itself.
+    pub(super) fn own_seq(&self, target: NodeId) -> Option<u64> {
+        self.running.get(&target).filter(|probe| probe.own).map(|probe| probe.seq)
+    }
+
+    /// Ends a probe with success and yields who else wants to know. An answer to an older probe counts for nothing.
+    pub(super) fn answered(
+        &mut self,
+        target: NodeId,
+        seq: u64,
+        fx: &mut Effects<Membership>,
+    ) -> Option<BTreeMap<NodeId, u64>> {
+        self.running.get(&target).filter(|probe| probe.seq == seq)?;
+        self.drop_target(target, fx)
+    }
+
+    /// Ends a probe without an answer. Whether this node ran it for itself.
+    pub(super) fn failed(&mut self, target: NodeId) -> bool {
+        self.running.remove(&target).is_some_and(|probe| probe.own)
+    }
+
+    pub(super) fn drop_target(
+        &mut self,
+        target: NodeId,
+        fx: &mut Effects<Membership>,
+    ) -> Option<BTreeMap<NodeId, u64>> {
+        let probe = self.running.remove(&target)?;
+        fx.disarm(Timer::ProbeIndirect(target));
+        fx.disarm(Timer::ProbeEnd(target));
+        Some(probe.askers)
+    }
+
+    pub(super) fn drop_all(&mut self, fx: &mut Effects<Membership>) {
+        let targets: Vec<NodeId> = self.running.keys().copied().collect();
+        for target in targets {
+            self.drop_target(target, fx);
+        }
+    }
+
+    /// The next member of the round that may answer; a new round is drawn when this one is used up.
+    pub(super) fn next_in_round(
+        &mut self,
+        may_answer: impl Fn(&NodeId) -> bool,
+        new_round: impl FnOnce() -> Vec<NodeId>,
+    ) -> Option<NodeId> {
+        if let Some(target) = self.pop(&may_answer) {
+            return Some(target);
+        }
+        self.round = new_round();
+        self.pop(&may_answer)
+    }
+
+    fn pop(&mut self, may_answer: &impl Fn(&NodeId) -> bool) -> Option<NodeId> {
+        while let Some(target) = self.round.pop() {
+            if may_answer(&target) && !self.running.contains_key(&target) {
+                return Some(target);
+            }
+        }
+        None
+    }
+}

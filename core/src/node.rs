@@ -1,0 +1,459 @@
+//! One node: the switchboard between a host and the protocols.
+//!
+//! `handle` routes an input to its protocol and lifts the protocol's effects into queues; `poll` hands them out.
+//! Nothing else happens here: no protocol's rule, no clock, no I/O. Every host runs the same loop:
+//!
+//! ```text
+//!   wait for an input or for deadline()  →  handle every input that is ready  →  poll until None  →  flush
+//! ```
+//!
+//! The same inputs with the same times give the same outputs and the same [`Node::state_hash`], natively and in
+//! wasm32, so a log of inputs is a recording.
+
+use core::fmt;
+
+use crate::config::{Config, ConfigError};
+use crate::hash::hash_of;
+use crate::id::{Generation, NodeId, RequestId};
+use crate::kv::Kv;
+use crate::lift::{Event, EventKind, Op, Outcome, Payload, Record, Timer};
+use crate::limits;
+use crate::membership::Membership;
+use crate::outbox::{Outbox, Output, Parcel, PersistId};
+use crate::protocol::{Ctx, Effect, Effects, Gate, Protocol};
+use crate::rng::Rng;
+use crate::time::{Duration, Instant, Now};
+use crate::timers::Timers;
+use crate::topology::Topology;
+use crate::trace::{Cause, Level, MessageId};
+use crate::view::{Chosen, View};
+use crate::wire::Envelope;
+
+/// What a host tells a node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Input {
+    /// A message for this node arrived; its sender was checked by the host.
+    Message(Envelope),
+    /// A client asks. Every request gets exactly one [`Output::Reply`], unless the node stops.
+    Request {
+        /// Unique within this boot.
+        id: RequestId,
+        /// What it asks.
+        op: Op,
+    },
+    /// This batch and all earlier ones are durable.
+    Persisted(PersistId),
+    /// A link to a proven peer opened or closed.
+    Link {
+        /// The peer.
+        peer: NodeId,
+        /// Whether it is open now.
+        up: bool,
+    },
+    /// Nothing but the time.
+    Tick,
+}
+
+/// One member of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Node {
+    shared: Shared,
+    membership: Membership,
+    topology: Topology,
+    kv: Kv,
+}
+
+/// What belongs to the node and not to one protocol.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Shared {
+    config: Config,
+    generation: Generation,
+    started: bool,
+    /// The time of the newest input; `mono` never goes back.
+    now: Now,
+    rng: Rng,
+    view: View,
+    timers: Timers<Timer>,
+    outbox: Outbox,
+    /// Counts messages of this boot.
+    messages: u64,
+    cause: Cause,
+    tracer: Tracer,
+    view_changed: bool,
+}
+
+/// Who watches must not change what happens: equal and hashed as nothing, whatever it holds.
+#[derive(Clone, Debug, Default, Eq)]
+struct Tracer {
+    level: Level,
+    /// Counts events of this boot.
+    events: u64,
+}
+
+impl PartialEq for Tracer {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl core::hash::Hash for Tracer {
+    fn hash<H: core::hash::Hasher>(&self, _: &mut H) {}
+}
+
+/// What a journal held cannot be this node's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestoreError {
+    /// The settings cannot work.
+    Config(ConfigError),
+}
+
+impl fmt::Display for RestoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(error) => fmt::Display::fmt(error, f),
+        }
+    }
+}
+
+impl core::error::Error for RestoreError {}
+
+impl Node {
+    /// A node in its first boot. It starts with its first input.
+    ///
+    /// # Errors
+    ///
+    /// If the settings cannot work.
+    pub fn new(config: Config, seed: u64) -> Result<Self, ConfigError> {
+        Self::restore(config, seed, []).map_err(|RestoreError::Config(error)| error)
+    }
+
+    /// A node in its next boot, rebuilt from the records that were durable, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// If the settings cannot work.
+    pub fn restore(config: Config, seed: u64, records: impl IntoIterator<Item = Record>) -> Result<Self, RestoreError> {
+        config.check().map_err(RestoreError::Config)?;
+        let mut membership = Membership::new(config.id, config.profile.clone());
+        let (mut topology, mut kv) = (Topology::default(), Kv::default());
+        let mut last_boot = Generation(0);
+        for record in records {
+            match record {
+                Record::Boot(generation) => last_boot = last_boot.max(generation),
+                Record::Membership(record) => membership.restore(record),
+                Record::Topology(record) => topology.restore(record),
+                Record::Kv(record) => kv.restore(record),
+            }
+        }
+        let shared = Shared {
+            config,
+            generation: Generation(last_boot.0 + 1),
+            started: false,
+            now: Now::default(),
+            rng: Rng::new(seed),
+            view: View::default(),
+            timers: Timers::default(),
+            outbox: Outbox::default(),
+            messages: 0,
+            cause: Cause::Start,
+            tracer: Tracer::default(),
+            view_changed: false,
+        };
+        Ok(Self { shared, membership, topology, kv })
+    }
+
+    /// Takes in one input. Due timers fire; nothing blocks and nothing fails.
+    pub fn handle(&mut self, now: Now, input: Input) {
+        let slept = self.shared.advance(now);
+        if !self.shared.started {
+            self.start();
+        }
+        if let Some(span) = slept {
+            self.shared.cause = Cause::Timer;
+            self.shared.trace(|| EventKind::Slept { span });
+            self.each(
+                |p, cx, fx| p.on_pause(cx, span, fx),
+                |p, cx, fx| p.on_pause(cx, span, fx),
+                |p, cx, fx| {
+                    p.on_pause(cx, span, fx);
+                },
+            );
+        }
+        match input {
+            Input::Message(envelope) => self.receive(envelope),
+            Input::Request { id, op } => self.request(id, op),
+            Input::Persisted(id) => {
+                self.shared.cause = Cause::Durable;
+                self.shared.outbox.persisted(id);
+            }
+            Input::Link { peer, up } => self.link(peer, up),
+            Input::Tick => (),
+        }
+        self.settle();
+        self.fire();
+    }
+
+    /// The next thing to do, if any. Pops only.
+    pub fn poll(&mut self) -> Option<Output> {
+        self.shared.outbox.poll()
+    }
+
+    /// `handle(.., Input::Tick)` is wanted no later than this. Late is harmless.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        if self.shared.started { self.shared.timers.next() } else { Some(Instant(0)) }
+    }
+
+    /// Who owns and who is reachable.
+    #[must_use]
+    pub fn view(&self) -> &View {
+        &self.shared.view
+    }
+
+    /// What it stores as an owner.
+    #[must_use]
+    pub fn store(&self) -> &crate::kv::Store {
+        self.kv.store()
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.shared.config.id
+    }
+
+    /// Its boot.
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        self.shared.generation
+    }
+
+    /// Sets how much it tells. Not part of the protocols: outputs other than traces are the same.
+    pub fn set_level(&mut self, level: Level) {
+        self.shared.tracer.level = level;
+    }
+
+    /// A hash of the whole state, the same on every target.
+    #[must_use]
+    pub fn state_hash(&self) -> u64 {
+        hash_of(self)
+    }
+
+    fn start(&mut self) {
+        self.shared.started = true;
+        self.shared.cause = Cause::Start;
+        self.shared.outbox.persist(Record::Boot(self.shared.generation));
+        self.shared.trace(|| EventKind::Started);
+        self.each(Protocol::on_start, Protocol::on_start, Protocol::on_start);
+    }
+
+    fn receive(&mut self, envelope: Envelope) {
+        let known = self.shared.view.members.get(&envelope.from);
+        if known.is_some_and(|member| envelope.generation < member.generation) {
+            return;
+        }
+        let (message, kind) = (envelope.id(), envelope.payload.kind());
+        self.shared.cause = Cause::Message(message);
+        self.shared.trace_message(|| EventKind::Received { message, kind });
+        self.deliver(envelope.from, envelope.payload);
+    }
+
+    fn request(&mut self, id: RequestId, op: Op) {
+        self.shared.cause = Cause::Request(id);
+        let Self { shared, membership, topology, kv } = self;
+        match op {
+            Op::Membership(op) => step(shared, membership, |p, cx, fx| p.on_op(cx, id, op, fx)),
+            Op::Topology(op) => step(shared, topology, |p, cx, fx| p.on_op(cx, id, op, fx)),
+            Op::Kv(op) => step(shared, kv, |p, cx, fx| p.on_op(cx, id, op, fx)),
+        }
+    }
+
+    fn link(&mut self, peer: NodeId, up: bool) {
+        let changed = if up { self.shared.view.links.insert(peer) } else { self.shared.view.links.remove(&peer) };
+        if !changed {
+            return;
+        }
+        self.shared.cause = Cause::Link;
+        self.each(
+            |p, cx, fx| p.on_link(cx, peer, up, fx),
+            |p, cx, fx| p.on_link(cx, peer, up, fx),
+            |p, cx, fx| p.on_link(cx, peer, up, fx),
+        );
+    }
+
+    fn deliver(&mut self, from: NodeId, payload: Payload) {
+        let Self { shared, membership, topology, kv } = self;
+        match payload {
+            Payload::Membership(msg) => step(shared, membership, |p, cx, fx| p.on_message(cx, from, msg, fx)),
+            Payload::Topology(msg) => step(shared, topology, |p, cx, fx| p.on_message(cx, from, msg, fx)),
+            Payload::Kv(msg) => step(shared, kv, |p, cx, fx| p.on_message(cx, from, msg, fx)),
+        }
+    }
+
+    fn fire(&mut self) {
+        while let Some(timer) = self.shared.timers.pop_due(self.shared.now.mono) {
+            self.shared.cause = Cause::Timer;
+            let Self { shared, membership, topology, kv } = self;
+            match timer {
+                Timer::Membership(timer) => step(shared, membership, |p, cx, fx| p.on_timer(cx, timer, fx)),
+                Timer::Topology(timer) => step(shared, topology, |p, cx, fx| p.on_timer(cx, timer, fx)),
+                Timer::Kv(timer) => step(shared, kv, |p, cx, fx| p.on_timer(cx, timer, fx)),
+            }
+            self.settle();
+        }
+    }
+
+    /// Posts what the gate has released and delivers what the node sent itself, until nothing is left.
+    fn settle(&mut self) {
+        for _ in 0..limits::SETTLE {
+            if core::mem::take(&mut self.shared.view_changed) {
+                self.each(Protocol::on_view, Protocol::on_view, Protocol::on_view);
+            }
+            let Some(parcel) = self.shared.outbox.pop_released() else {
+                return;
+            };
+            if let Some((cause, payload)) = self.shared.dispatch(parcel) {
+                self.shared.cause = cause;
+                self.deliver(self.shared.config.id, payload);
+            }
+        }
+        panic!("a node must not talk to itself forever");
+    }
+
+    /// Runs one step of each protocol.
+    fn each(
+        &mut self,
+        membership: impl FnOnce(&mut Membership, &mut Ctx<'_>, &mut Effects<Membership>),
+        topology: impl FnOnce(&mut Topology, &mut Ctx<'_>, &mut Effects<Topology>),
+        kv: impl FnOnce(&mut Kv, &mut Ctx<'_>, &mut Effects<Kv>),
+    ) {
+        step(&mut self.shared, &mut self.membership, membership);
+        step(&mut self.shared, &mut self.topology, topology);
+        step(&mut self.shared, &mut self.kv, kv);
+    }
+}
+
+/// Runs one step of one protocol and lifts its effects.
+fn step<P: Protocol>(shared: &mut Shared, protocol: &mut P, run: impl FnOnce(&mut P, &mut Ctx<'_>, &mut Effects<P>))
+where
+    Payload: From<P::Msg>,
+    Timer: From<P::Timer>,
+    Record: From<P::Record>,
+    Outcome: From<P::Outcome>,
+    EventKind: From<P::Event>,
+{
+    let mut fx = Effects::new(shared.tracer.level);
+    let mut cx = Ctx {
+        me: shared.config.id,
+        generation: shared.generation,
+        now: shared.now,
+        config: &shared.config,
+        view: &shared.view,
+        rng: &mut shared.rng,
+    };
+    run(protocol, &mut cx, &mut fx);
+    for effect in fx.into_list() {
+        shared.lift(effect);
+    }
+}
+
+impl Shared {
+    /// Moves the clock. Returns how long the node slept, if it did.
+    fn advance(&mut self, now: Now) -> Option<Duration> {
+        let before = self.now;
+        self.now = Now { mono: before.mono.max(now.mono), wall: now.wall };
+        let mono = self.now.mono.since(before.mono);
+        // Some monotonic clocks stand still while the machine sleeps; then only the wall clock shows it.
+        let slept = mono.max(now.wall.since(before.wall) - mono);
+        (self.started && slept > limits::PAUSE_MAX).then_some(slept)
+    }
+
+    fn lift<P: Protocol>(&mut self, effect: Effect<P>)
+    where
+        Payload: From<P::Msg>,
+        Timer: From<P::Timer>,
+        Record: From<P::Record>,
+        Outcome: From<P::Outcome>,
+        EventKind: From<P::Event>,
+    {
+        match effect {
+            Effect::Send { to, msg, gate } => {
+                let parcel = Parcel::Send { to, payload: msg.into(), cause: self.cause };
+                self.outbox.push(parcel, gate);
+            }
+            Effect::Persist(record) => self.outbox.persist(record.into()),
+            Effect::Arm { after, timer } => self.timers.arm(self.now.mono + after, timer.into()),
+            Effect::Disarm(timer) => self.timers.disarm(&timer.into()),
+            Effect::Finish { id, result } => {
+                self.outbox.push(Parcel::Reply { id, result: result.map(Into::into) }, Gate::Durable);
+            }
+            Effect::Trace(event) => self.trace(|| event.into()),
+            Effect::Publish(member) => {
+                self.view.members.insert(member.id, member);
+                self.view_changed = true;
+            }
+            Effect::Retract(node) => {
+                self.view.members.remove(&node);
+                self.view_changed = true;
+            }
+            Effect::Adopt(config) => {
+                self.view.chosen = Some(Chosen::new(config));
+                self.view_changed = true;
+            }
+        }
+    }
+
+    /// Posts a released parcel; a message to this node itself is returned for delivery.
+    fn dispatch(&mut self, parcel: Parcel) -> Option<(Cause, Payload)> {
+        match parcel {
+            Parcel::Reply { id, result } => {
+                self.outbox.post(Output::Reply { id, result });
+                None
+            }
+            Parcel::Send { mut to, payload, cause } => {
+                let others = to.len();
+                to.retain(|&receiver| receiver != self.config.id);
+                let to_myself = (to.len() < others).then(|| (cause, payload.clone()));
+                if !to.is_empty() {
+                    self.post_message(to, payload, cause);
+                }
+                to_myself
+            }
+        }
+    }
+
+    fn post_message(&mut self, to: alloc::vec::Vec<NodeId>, payload: Payload, cause: Cause) {
+        self.messages += 1;
+        let (seq, kind) = (self.messages, payload.kind());
+        let message = MessageId { node: self.config.id, generation: self.generation, seq };
+        let current = core::mem::replace(&mut self.cause, cause);
+        self.trace_message(|| EventKind::Sent { message, to: to.clone(), kind });
+        self.cause = current;
+        let message = Envelope { from: self.config.id, generation: self.generation, seq, payload };
+        self.outbox.post(Output::Send { to, message });
+    }
+
+    fn trace(&mut self, kind: impl FnOnce() -> EventKind) {
+        if self.tracer.level >= Level::Decisions {
+            self.post_event(kind());
+        }
+    }
+
+    fn trace_message(&mut self, kind: impl FnOnce() -> EventKind) {
+        if self.tracer.level >= Level::Messages {
+            self.post_event(kind());
+        }
+    }
+
+    fn post_event(&mut self, kind: EventKind) {
+        self.tracer.events += 1;
+        self.outbox.post(Output::Trace(Event {
+            at: self.now,
+            node: self.config.id,
+            generation: self.generation,
+            seq: self.tracer.events,
+            cause: self.cause,
+            kind,
+        }));
+    }
+}

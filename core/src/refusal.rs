@@ -1,0 +1,122 @@
+//! Why a request was not done: stable codes, each definite or not.
+
+use core::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::Epoch;
+
+/// The answer to a request that was not done. See [`Refusal::is_definite`] for what may have happened.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Refusal {
+    /// Too few replicas answered before the deadline, and nothing of this request was sent to be stored.
+    NoQuorum {
+        /// Replicas that answered.
+        answered: u8,
+        /// Replicas that were needed.
+        needed: u8,
+    },
+    /// The deadline passed after a store was sent: it may or may not have taken place, now or later.
+    TimeoutUnknown {
+        /// Replicas that acknowledged.
+        acked: u8,
+        /// Replicas that were needed.
+        needed: u8,
+    },
+    /// This node knows no epoch yet: the cluster has not been bootstrapped, or it has not heard of it.
+    NoEpoch,
+    /// The replica serves another epoch than the coordinator; the coordinator has to learn the newer one.
+    WrongEpoch {
+        /// The replica's.
+        mine: Epoch,
+        /// The request's.
+        theirs: Epoch,
+    },
+    /// R or W below a majority, or above N.
+    BadLevel {
+        /// N.
+        replicas: u8,
+    },
+    /// A key, a value or a batch is larger than the limit.
+    TooLarge {
+        /// The limit in bytes.
+        limit: u32,
+    },
+    /// The key already has as many concurrent versions as are allowed; read them and write with their context.
+    TooManySiblings,
+    /// The context names writes that its owner never made.
+    InvalidContext,
+    /// A queue is full; nothing was done.
+    Overloaded,
+    /// The replica does not own the key in this epoch.
+    NotAnOwner,
+    /// The node is leaving the cluster and takes no more requests.
+    Leaving,
+}
+
+impl Refusal {
+    /// The stable code.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NoQuorum { .. } => "NO_QUORUM",
+            Self::TimeoutUnknown { .. } => "TIMEOUT_UNKNOWN",
+            Self::NoEpoch => "NO_EPOCH",
+            Self::WrongEpoch { .. } => "WRONG_EPOCH",
+            Self::BadLevel { .. } => "BAD_LEVEL",
+            Self::TooLarge { .. } => "TOO_LARGE",
+            Self::TooManySiblings => "TOO_MANY_SIBLINGS",
+            Self::InvalidContext => "INVALID_CONTEXT",
+            Self::Overloaded => "OVERLOADED",
+            Self::NotAnOwner => "NOT_AN_OWNER",
+            Self::Leaving => "LEAVING",
+        }
+    }
+
+    /// True if nothing happened and nothing will; false if the request may still take effect.
+    #[must_use]
+    pub fn is_definite(&self) -> bool {
+        !matches!(self, Self::TimeoutUnknown { .. })
+    }
+}
+
+/// What happened and what to do about it.
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoQuorum { answered, needed } => write!(
+                f,
+                "{answered} of the {needed} needed replicas answered in time; nothing was written; try again when more \
+                 owners are reachable"
+            ),
+            Self::TimeoutUnknown { acked, needed } => write!(
+                f,
+                "{acked} of the {needed} needed replicas acknowledged in time; the write may still take effect; retry \
+                 with the same request id"
+            ),
+            Self::NoEpoch => {
+                f.write_str("this node belongs to no cluster yet; start one node with --bootstrap or join a cluster")
+            }
+            Self::WrongEpoch { mine, theirs } => {
+                write!(f, "the replica serves epoch {}, the request came from epoch {}; try again", mine.0, theirs.0)
+            }
+            Self::BadLevel { replicas } => {
+                write!(
+                    f,
+                    "with {replicas} replicas, R and W must lie between {} and {replicas}",
+                    crate::quorum::majority(*replicas)
+                )
+            }
+            Self::TooLarge { limit } => write!(f, "larger than the limit of {limit} bytes"),
+            Self::TooManySiblings => {
+                f.write_str("too many concurrent versions; read the key and write with the context you get")
+            }
+            Self::InvalidContext => {
+                f.write_str("the context names writes that were never made; use the context of a read")
+            }
+            Self::Overloaded => f.write_str("too many requests at once; nothing was done; slow down and try again"),
+            Self::NotAnOwner => f.write_str("the replica does not own this key; try again"),
+            Self::Leaving => f.write_str("this node is leaving the cluster; ask another one"),
+        }
+    }
+}

@@ -1,0 +1,418 @@
+//! A cluster in virtual time.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use super::disk::Disk;
+use super::network::Network;
+use crate::config::{Bootstrap, Config};
+use crate::hash::StableHasher;
+use crate::id::{NodeId, RequestId};
+use crate::journal::StorageIdentity;
+use crate::lift::{Event, Op, Outcome};
+use crate::limits;
+use crate::member::{Class, Durability, Profile};
+use crate::node::{Input, Node};
+use crate::outbox::{Output, PersistId};
+use crate::refusal::Refusal;
+use crate::rng::Rng;
+use crate::time::{Duration, Instant, Now, WallTime};
+use crate::trace::Level;
+use crate::wire::{self, Envelope};
+
+/// When virtual time begins on the wall clock.
+const EPOCH_WALL: u64 = 1_700_000_000_000_000;
+/// How long after a start or a crash the other side of a link notices.
+const LINK_DELAY: Duration = Duration::millis(1);
+
+/// A running simulation.
+#[derive(Clone, Debug)]
+pub struct Sim {
+    now: Instant,
+    rng: Rng,
+    places: Vec<Place>,
+    /// What happens next, by time and then by order of planning.
+    agenda: BTreeMap<(Instant, u64), Happening>,
+    planned: u64,
+    /// The network between the places.
+    pub network: Network,
+    requests: u64,
+    replies: BTreeMap<RequestId, Result<Outcome, Refusal>>,
+    trace: VecDeque<Event>,
+    level: Level,
+    inputs: u64,
+    /// Whether messages travel as bytes, as on a real link. Off, they are cheaper.
+    pub through_bytes: bool,
+}
+
+/// A node's place: its disk stays when the node crashes.
+#[derive(Clone, Debug)]
+struct Place {
+    config: Config,
+    disk: Disk,
+    node: Option<Node>,
+    /// Counts starts, so that what was planned for an earlier run finds nobody.
+    run: u64,
+    /// The wake-up that is planned.
+    wake: Option<Instant>,
+}
+
+#[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "most happenings are arrivals; a box each would cost more than it saves")]
+enum Happening {
+    Wake { place: usize, run: u64 },
+    Arrive { place: usize, run: u64, to: NodeId, hops: u8, message: Envelope },
+    Synced { place: usize, run: u64 },
+    Told { place: usize, run: u64, id: PersistId },
+    Link { place: usize, run: u64, peer: NodeId, up: bool },
+}
+
+impl Sim {
+    /// `servers` named n1, n2, …, the first of which bootstraps with `replicas` copies, and `tabs` named t1, t2, …,
+    /// each linked to two servers. Everything else follows from the seed.
+    #[must_use]
+    pub fn new(seed: u64, servers: u8, tabs: u8, replicas: u8) -> Self {
+        let mut sim = Self {
+            now: Instant(0),
+            rng: Rng::new(seed),
+            places: Vec::new(),
+            agenda: BTreeMap::new(),
+            planned: 0,
+            network: Network::default(),
+            requests: 0,
+            replies: BTreeMap::new(),
+            trace: VecDeque::new(),
+            level: Level::Off,
+            inputs: 0,
+            through_bytes: true,
+        };
+        for n in 1..=servers {
+            let bootstrap = (n == 1).then_some(Bootstrap { owners: servers, replicas });
+            sim.add(NodeId::small(n), alloc::format!("n{n}"), Class::Server, bootstrap);
+        }
+        for n in 1..=tabs {
+            sim.add(NodeId::small(100 + n), alloc::format!("t{n}"), Class::Tab, None);
+        }
+        for place in 0..sim.places.len() {
+            sim.start(place);
+        }
+        sim
+    }
+
+    fn add(&mut self, id: NodeId, name: String, class: Class, bootstrap: Option<Bootstrap>) {
+        let address = (class == Class::Server).then(|| name.clone());
+        let profile = Profile { name, class, durability: Durability::Durable, address, relays: Vec::new() };
+        let config = Config { bootstrap, ..Config::new(id, profile) };
+        let identity = StorageIdentity { node: id, incarnation: self.rng.next_bytes() };
+        self.places.push(Place { config, disk: Disk::new(identity), node: None, run: 0, wake: None });
+    }
+
+    /// The number of a place by its node's name.
+    #[must_use]
+    pub fn place(&self, name: &str) -> Option<usize> {
+        self.places.iter().position(|place| place.config.profile.name == name)
+    }
+
+    /// The name of a node.
+    #[must_use]
+    pub fn name(&self, id: NodeId) -> String {
+        self.place_of(id).map_or_else(|| id.to_string(), |place| self.places[place].config.profile.name.clone())
+    }
+
+    /// How many places there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// The node at a place, if it runs.
+    #[must_use]
+    pub fn node(&self, place: usize) -> Option<&Node> {
+        self.places[place].node.as_ref()
+    }
+
+    /// The disk at a place.
+    pub fn disk(&mut self, place: usize) -> &mut Disk {
+        &mut self.places[place].disk
+    }
+
+    /// The time.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// A generator for whoever drives the simulation, apart from its own.
+    pub fn fork_rng(&mut self) -> Rng {
+        self.rng.fork()
+    }
+
+    /// Inputs handled by all nodes so far.
+    #[must_use]
+    pub fn inputs(&self) -> u64 {
+        self.inputs
+    }
+
+    /// Sets how much is told.
+    pub fn set_level(&mut self, level: Level) {
+        self.level = level;
+        for node in self.places.iter_mut().filter_map(|place| place.node.as_mut()) {
+            node.set_level(level);
+        }
+    }
+
+    /// The oldest event that nobody has taken yet.
+    pub fn next_event(&mut self) -> Option<Event> {
+        self.trace.pop_front()
+    }
+
+    /// A hash over the state of all nodes that run.
+    #[must_use]
+    pub fn state_hash(&self) -> u64 {
+        use core::hash::{Hash, Hasher};
+        let mut hasher = StableHasher::default();
+        for place in &self.places {
+            place.node.hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+
+    /// Hands a request to a node; its answer appears in [`Sim::reply`]. `None` if the node does not run.
+    pub fn request(&mut self, place: usize, op: Op) -> Option<RequestId> {
+        self.places[place].node.as_ref()?;
+        self.requests += 1;
+        let id = RequestId(self.requests);
+        self.input(place, Input::Request { id, op });
+        Some(id)
+    }
+
+    /// The answer to a request, once there is one.
+    #[must_use]
+    pub fn reply(&self, id: RequestId) -> Option<&Result<Outcome, Refusal>> {
+        self.replies.get(&id)
+    }
+
+    /// Stops a node as kill -9 and a power cut would.
+    pub fn crash(&mut self, place: usize) {
+        if self.places[place].node.take().is_none() {
+            return;
+        }
+        self.places[place].run += 1;
+        self.places[place].wake = None;
+        self.places[place].disk.crash(&mut self.rng);
+        let id = self.places[place].config.id;
+        for other in self.partners(place) {
+            self.plan(LINK_DELAY, Happening::Link { place: other, run: self.places[other].run, peer: id, up: false });
+        }
+    }
+
+    /// Starts a node from what its disk kept.
+    ///
+    /// # Panics
+    ///
+    /// If its journal is damaged: nothing here damages it, unless a test did so itself.
+    pub fn start(&mut self, place: usize) {
+        if self.places[place].node.is_some() {
+            return;
+        }
+        let seed = self.rng.next_u64();
+        let spot = &mut self.places[place];
+        let records = spot.disk.recover().expect("a crash only tears the tail");
+        let mut node = Node::restore(spot.config.clone(), seed, records).expect("the settings are sound");
+        node.set_level(self.level);
+        spot.node = Some(node);
+        spot.run += 1;
+        let (id, run) = (spot.config.id, spot.run);
+        self.input(place, Input::Tick);
+        for other in self.partners(place) {
+            if self.places[other].node.is_none() {
+                continue;
+            }
+            let (peer, other_run) = (self.places[other].config.id, self.places[other].run);
+            self.plan(LINK_DELAY, Happening::Link { place, run, peer, up: true });
+            self.plan(LINK_DELAY, Happening::Link { place: other, run: other_run, peer: id, up: true });
+        }
+    }
+
+    /// Closes or opens the link between two places, as both ends notice it.
+    pub fn set_link(&mut self, a: usize, b: usize, up: bool) {
+        for (place, peer) in [(a, b), (b, a)] {
+            let (run, peer) = (self.places[place].run, self.places[peer].config.id);
+            self.plan(LINK_DELAY, Happening::Link { place, run, peer, up });
+        }
+    }
+
+    /// Runs for a while.
+    pub fn run_for(&mut self, span: Duration) {
+        let end = self.now + span;
+        while self.agenda.first_key_value().is_some_and(|((at, _), _)| *at <= end) {
+            self.step();
+        }
+        self.now = end;
+    }
+
+    /// Runs until the condition holds or the time is up. Returns whether it holds.
+    pub fn run_until(&mut self, span: Duration, mut condition: impl FnMut(&Self) -> bool) -> bool {
+        let end = self.now + span;
+        loop {
+            if condition(self) {
+                return true;
+            }
+            if self.agenda.first_key_value().is_none_or(|((at, _), _)| *at > end) {
+                self.now = end;
+                return condition(self);
+            }
+            self.step();
+        }
+    }
+
+    /// Does the next thing.
+    pub fn step(&mut self) {
+        let Some(((at, _), happening)) = self.agenda.pop_first() else {
+            return;
+        };
+        self.now = self.now.max(at);
+        match happening {
+            Happening::Wake { place, run } => {
+                if self.is_running(place, run) && self.places[place].wake == Some(at) {
+                    self.places[place].wake = None;
+                    self.input(place, Input::Tick);
+                }
+            }
+            Happening::Arrive { place, run, to, hops, message } => {
+                if self.is_running(place, run) {
+                    self.arrive(place, to, hops, message);
+                }
+            }
+            Happening::Synced { place, run } => {
+                if self.is_running(place, run) {
+                    let (done, next) = self.places[place].disk.synced(&mut self.rng);
+                    if let Some(span) = next {
+                        self.plan(span, Happening::Synced { place, run });
+                    }
+                    if let Some(id) = done {
+                        self.input(place, Input::Persisted(id));
+                    }
+                }
+            }
+            Happening::Told { place, run, id } => {
+                if self.is_running(place, run) {
+                    self.input(place, Input::Persisted(id));
+                }
+            }
+            Happening::Link { place, run, peer, up } => {
+                let peer_runs = self.place_of(peer).is_some_and(|peer| self.places[peer].node.is_some());
+                if self.is_running(place, run) && (peer_runs || !up) {
+                    self.input(place, Input::Link { peer, up });
+                }
+            }
+        }
+    }
+
+    /// A packet reached a node's host: for the node, or to be passed on.
+    fn arrive(&mut self, place: usize, to: NodeId, hops: u8, message: Envelope) {
+        if to == self.places[place].config.id {
+            self.input(place, Input::Message(message));
+        } else if hops < limits::HOPS && self.places[place].config.profile.class == Class::Server {
+            self.transmit(place, to, hops + 1, &message);
+        }
+    }
+
+    /// The host's loop: handle, drain, plan the next wake-up.
+    fn input(&mut self, place: usize, input: Input) {
+        let now = Now { mono: self.now, wall: WallTime(EPOCH_WALL + self.now.0) };
+        let Some(mut node) = self.places[place].node.take() else {
+            return;
+        };
+        self.inputs += 1;
+        node.handle(now, input);
+        let run = self.places[place].run;
+        while let Some(output) = node.poll() {
+            match output {
+                Output::Persist { id, records } => {
+                    if let Some(span) = self.places[place].disk.persist(&mut self.rng, id, records) {
+                        self.plan(span, Happening::Synced { place, run });
+                    }
+                    if self.places[place].disk.lies {
+                        self.plan(Duration::ZERO, Happening::Told { place, run, id });
+                    }
+                }
+                Output::Send { to, message } => {
+                    // The hop is looked up in the node's own view, as a host does.
+                    for to in to {
+                        let hop = node.view().next_hop(to);
+                        self.transmit_via(place, hop, to, 0, &message);
+                    }
+                }
+                Output::Reply { id, result } => {
+                    self.replies.insert(id, result);
+                }
+                Output::Trace(event) => self.trace.push_back(event),
+            }
+        }
+        let deadline = node.deadline();
+        self.places[place].node = Some(node);
+        if let Some(at) = deadline.map(|at| at.max(self.now)).filter(|&at| self.places[place].wake != Some(at)) {
+            self.places[place].wake = Some(at);
+            self.plan(at.since(self.now), Happening::Wake { place, run });
+        }
+    }
+
+    fn transmit(&mut self, place: usize, to: NodeId, hops: u8, message: &Envelope) {
+        let hop = self.places[place].node.as_ref().and_then(|node| node.view().next_hop(to));
+        self.transmit_via(place, hop, to, hops, message);
+    }
+
+    fn transmit_via(&mut self, place: usize, hop: Option<NodeId>, to: NodeId, hops: u8, message: &Envelope) {
+        let Some(next) = hop.and_then(|hop| self.place_of(hop)) else {
+            return;
+        };
+        let run = self.places[next].run;
+        for at in self.network.deliveries(&mut self.rng, self.now, place, next) {
+            let message = if self.through_bytes { through_bytes(message) } else { message.clone() };
+            self.plan(at.since(self.now), Happening::Arrive { place: next, run, to, hops, message });
+        }
+    }
+
+    fn plan(&mut self, after: Duration, happening: Happening) {
+        self.planned += 1;
+        self.agenda.insert((self.now + after, self.planned), happening);
+    }
+
+    fn is_running(&self, place: usize, run: u64) -> bool {
+        self.places[place].node.is_some() && self.places[place].run == run
+    }
+
+    fn place_of(&self, id: NodeId) -> Option<usize> {
+        self.places.iter().position(|place| place.config.id == id)
+    }
+
+    /// The places that a place has links with: servers all to all, a tab with two servers.
+    fn partners(&self, place: usize) -> Vec<usize> {
+        (0..self.places.len()).filter(|&other| other != place && self.is_linked(place, other)).collect()
+    }
+
+    fn is_linked(&self, a: usize, b: usize) -> bool {
+        let is_server = |place: usize| self.places[place].config.profile.class == Class::Server;
+        let servers = self.places.iter().filter(|place| place.config.profile.class == Class::Server).count();
+        let relays = |tab: usize, server: usize| (0..2).any(|n| (tab - servers + n) % servers == server);
+        match (is_server(a), is_server(b)) {
+            (true, true) => true,
+            (false, true) => relays(a, b),
+            (true, false) => relays(b, a),
+            (false, false) => false,
+        }
+    }
+}
+
+fn through_bytes(message: &Envelope) -> Envelope {
+    let body = wire::encode_message(message).expect("the core keeps messages below the limit");
+    wire::decode_message(message.from, &body).expect("what was encoded decodes")
+}

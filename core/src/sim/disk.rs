@@ -1,0 +1,98 @@
+//! What becomes of a write: durable once synced, lost or torn by a crash before that.
+
+use alloc::vec::Vec;
+
+use crate::journal::{self, JournalError, Recovered, StorageIdentity, Writer};
+use crate::lift::Record;
+use crate::outbox::PersistId;
+use crate::rng::Rng;
+use crate::time::Duration;
+
+/// One node's journal on a simulated disk.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    identity: StorageIdentity,
+    /// How long a sync takes, at least.
+    pub sync_min: Duration,
+    /// Syncs take less than this.
+    pub sync_max: Duration,
+    /// A disk that lies says *durable* at once. No node can survive it; it is here to show that checkers notice.
+    pub lies: bool,
+    durable: Vec<u8>,
+    writer: Writer,
+    /// Handed in, not yet written: waits for the sync that is running.
+    waiting: Vec<(PersistId, Vec<Record>)>,
+    /// Written and being synced.
+    syncing: Option<(PersistId, Vec<u8>)>,
+}
+
+impl Disk {
+    /// An empty journal for this storage.
+    #[must_use]
+    pub fn new(identity: StorageIdentity) -> Self {
+        let (writer, durable) = journal::create(&identity, 1, &[]);
+        Self {
+            identity,
+            sync_min: Duration(100),
+            sync_max: Duration::millis(1),
+            lies: false,
+            durable,
+            writer,
+            waiting: Vec::new(),
+            syncing: None,
+        }
+    }
+
+    /// Takes a batch. Returns how long its sync takes if one starts now.
+    pub fn persist(&mut self, rng: &mut Rng, id: PersistId, records: Vec<Record>) -> Option<Duration> {
+        self.waiting.push((id, records));
+        self.begin_sync(rng)
+    }
+
+    /// The running sync is done. Returns what it made durable, and how long the next one takes if one starts.
+    pub fn synced(&mut self, rng: &mut Rng) -> (Option<PersistId>, Option<Duration>) {
+        let done = self.syncing.take().map(|(id, bytes)| {
+            self.durable.extend_from_slice(&bytes);
+            id
+        });
+        (done, self.begin_sync(rng))
+    }
+
+    /// All that waits becomes one batch, so that one sync serves many writes.
+    fn begin_sync(&mut self, rng: &mut Rng) -> Option<Duration> {
+        if self.syncing.is_some() || self.waiting.is_empty() {
+            return None;
+        }
+        let id = self.waiting.last().map(|(id, _)| *id)?;
+        let records: Vec<Record> = self.waiting.drain(..).flat_map(|(_, records)| records).collect();
+        let bytes = self.writer.batch(&records);
+        self.syncing = Some((id, bytes));
+        Some(rng.between(self.sync_min, self.sync_max))
+    }
+
+    /// Power is cut: what was not synced is lost, but for a random piece of the write under way.
+    pub fn crash(&mut self, rng: &mut Rng) {
+        self.waiting.clear();
+        if let Some((_, bytes)) = self.syncing.take() {
+            let kept = rng.below(bytes.len() as u64 + 1) as usize;
+            self.durable.extend_from_slice(&bytes[..kept]);
+        }
+    }
+
+    /// Reads the journal back and cuts off its torn tail.
+    ///
+    /// # Errors
+    ///
+    /// If it is damaged elsewhere.
+    pub fn recover(&mut self) -> Result<Vec<Record>, JournalError> {
+        let Recovered { records, writer, length, .. } = journal::recover(&self.durable, &self.identity)?;
+        self.durable.truncate(length);
+        self.writer = writer;
+        Ok(records)
+    }
+
+    /// The bytes that a crash leaves, for faults to be made in them.
+    pub fn bytes_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.durable
+    }
+}

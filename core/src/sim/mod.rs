@@ -1,0 +1,18 @@
+//! The simulator: whole clusters in virtual time, with a network and disks that misbehave as told.
+//!
+//! It hosts the same [`crate::Node`] as the native server and the browser tab do, with the same loop, and is itself
+//! deterministic and without I/O, so that a run is given by its seed and its script. It is no_std as well: the
+//! dashboard can run a cluster inside one tab.
+//!
+//! - [`cluster`] moves time, delivers messages, crashes and restarts nodes;
+//! - [`network`] decides what becomes of a message; [`disk`] what becomes of a write;
+//! - [`script`] reads scenarios as text and tells what happened as text;
+//! - [`check`] judges client histories from outside: it knows what was acknowledged, and nothing of the nodes.
+
+pub mod check;
+pub mod cluster;
+pub mod disk;
+pub mod network;
+pub mod script;
+
+pub use cluster::Sim;

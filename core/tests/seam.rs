@@ -1,0 +1,259 @@
+//! The seam between a node and its host, one claim a test.
+
+use qunlong_core::config::{Bootstrap, Config};
+use qunlong_core::kv::{self, WriteContext};
+use qunlong_core::lift::Payload;
+use qunlong_core::member::{Class, Durability, Member, Profile, State};
+use qunlong_core::membership::Msg;
+use qunlong_core::quorum::Level;
+use qunlong_core::version::VersionVector;
+use qunlong_core::wire::Envelope;
+use qunlong_core::{
+    Bytes, Duration, Generation, Input, Instant, Node, NodeId, Now, Op, Output, PersistId, Record, Refusal, RequestId,
+    WallTime,
+};
+
+fn at(ms: u64) -> Now {
+    Now { mono: Instant(ms * 1_000), wall: WallTime(ms * 1_000) }
+}
+
+fn config(n: u8) -> Config {
+    let profile = Profile {
+        name: format!("n{n}"),
+        class: Class::Server,
+        durability: Durability::Durable,
+        address: None,
+        relays: vec![],
+    };
+    Config::new(NodeId::small(n), profile)
+}
+
+/// A node that is a cluster of its own.
+fn alone() -> Node {
+    let config = Config { bootstrap: Some(Bootstrap { owners: 1, replicas: 1 }), ..config(1) };
+    let mut node = Node::new(config, 7).expect("sound settings");
+    node.handle(at(0), Input::Tick);
+    let (_, persisted) = drain(&mut node);
+    node.handle(at(1), Input::Persisted(persisted.expect("the boot is recorded")));
+    node.handle(at(300), Input::Tick);
+    let (_, persisted) = drain(&mut node);
+    node.handle(at(301), Input::Persisted(persisted.expect("the epoch is recorded")));
+    assert!(node.view().chosen.is_some());
+    drain(&mut node);
+    node
+}
+
+/// What a host would do now, and the newest batch it has to make durable.
+fn drain(node: &mut Node) -> (Vec<Output>, Option<PersistId>) {
+    let outputs: Vec<Output> = std::iter::from_fn(|| node.poll()).collect();
+    let persisted = outputs
+        .iter()
+        .filter_map(|output| match output {
+            Output::Persist { id, .. } => Some(*id),
+            _ => None,
+        })
+        .max();
+    (outputs, persisted)
+}
+
+fn put(n: u64, context: WriteContext) -> Input {
+    let op = kv::Op::Put {
+        key: Bytes::from("k"),
+        value: Some(Bytes::from("v")),
+        context,
+        write: None,
+        stored: Level::Majority,
+        within: None,
+    };
+    Input::Request { id: RequestId(n), op: Op::Kv(op) }
+}
+
+fn gossip(from: u8, seq: u64, rumours: Vec<Member>) -> Input {
+    let payload = Payload::Membership(Msg::Gossip { rumours });
+    Input::Message(Envelope { from: NodeId::small(from), generation: Generation(1), seq, payload })
+}
+
+fn member(n: u8, incarnation: u64, state: State) -> Member {
+    Member { id: NodeId::small(n), generation: Generation(1), incarnation, state, profile: config(n).profile }
+}
+
+fn replies(outputs: &[Output]) -> usize {
+    outputs.iter().filter(|output| matches!(output, Output::Reply { .. })).count()
+}
+
+#[test]
+fn a_write_is_answered_only_once_its_record_is_durable() {
+    let mut node = alone();
+    node.handle(at(400), put(1, WriteContext::Seen(VersionVector::default())));
+    let (outputs, persisted) = drain(&mut node);
+    assert_eq!(replies(&outputs), 0);
+    node.handle(at(401), Input::Persisted(persisted.expect("the write is recorded")));
+    assert_eq!(replies(&drain(&mut node).0), 1);
+}
+
+#[test]
+fn writes_of_several_inputs_share_one_batch() {
+    let mut node = alone();
+    for n in 1..=5 {
+        node.handle(at(400), put(n, WriteContext::Seen(VersionVector::default())));
+    }
+    let (outputs, _) = drain(&mut node);
+    let batches: Vec<usize> = outputs
+        .iter()
+        .filter_map(|output| match output {
+            Output::Persist { records, .. } => Some(records.len()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(batches, [5]);
+}
+
+#[test]
+fn nothing_leaves_before_the_generation_is_durable() {
+    let mut node = Node::new(config(1), 7).expect("sound settings");
+    node.handle(at(0), Input::Link { peer: NodeId::small(2), up: true });
+    let (outputs, persisted) = drain(&mut node);
+    assert!(!outputs.iter().any(|output| matches!(output, Output::Send { .. })));
+    node.handle(at(1), Input::Persisted(persisted.expect("the boot is recorded")));
+    assert!(drain(&mut node).0.iter().any(|output| matches!(output, Output::Send { .. })));
+}
+
+#[test]
+fn each_boot_has_a_generation_of_its_own() {
+    let mut node = Node::new(config(1), 7).expect("sound settings");
+    node.handle(at(0), Input::Tick);
+    let records: Vec<Record> = drain(&mut node)
+        .0
+        .into_iter()
+        .flat_map(|output| match output {
+            Output::Persist { records, .. } => records,
+            _ => vec![],
+        })
+        .collect();
+    let again = Node::restore(config(1), 8, records).expect("sound settings");
+    assert_eq!((node.generation(), again.generation()), (Generation(1), Generation(2)));
+}
+
+#[test]
+fn a_restored_node_holds_what_was_durable_and_never_mints_a_dot_again() {
+    let mut node = alone();
+    let mut records = vec![];
+    let mut dots = vec![];
+    for n in 0..2 {
+        node.handle(at(400), put(n, WriteContext::Current));
+        let (outputs, persisted) = drain(&mut node);
+        records.extend(outputs.into_iter().flat_map(|output| match output {
+            Output::Persist { records, .. } => records,
+            _ => vec![],
+        }));
+        node.handle(at(401), Input::Persisted(persisted.expect("recorded")));
+        drain(&mut node);
+        dots.push(node.store().get(b"k").expect("written").siblings()[0].dot);
+    }
+    assert!(dots[0] < dots[1]);
+    let again = Node::restore(config(1), 9, records).expect("sound settings");
+    assert_eq!(again.store().digest(), node.store().digest());
+    assert_eq!(again.store().get(b"k"), node.store().get(b"k"));
+}
+
+#[test]
+fn a_node_without_an_epoch_refuses_data() {
+    let mut node = Node::new(config(1), 7).expect("sound settings");
+    node.handle(at(0), put(1, WriteContext::Current));
+    let (_, persisted) = drain(&mut node);
+    node.handle(at(1), Input::Persisted(persisted.expect("the boot is recorded")));
+    let (outputs, _) = drain(&mut node);
+    assert!(outputs.contains(&Output::Reply { id: RequestId(1), result: Err(Refusal::NoEpoch) }));
+}
+
+#[test]
+fn a_context_that_names_writes_never_made_is_refused() {
+    let mut node = alone();
+    let mut context = VersionVector::default();
+    context.add(qunlong_core::version::Dot { node: NodeId::small(1), counter: 99 });
+    node.handle(at(400), put(1, WriteContext::Seen(context)));
+    let (outputs, _) = drain(&mut node);
+    assert!(outputs.contains(&Output::Reply { id: RequestId(1), result: Err(Refusal::InvalidContext) }));
+}
+
+#[test]
+fn the_ninth_sibling_is_refused() {
+    let mut node = alone();
+    for n in 1..=9 {
+        node.handle(at(400), put(n, WriteContext::Seen(VersionVector::default())));
+        let (outputs, persisted) = drain(&mut node);
+        let refused = Output::Reply { id: RequestId(n), result: Err(Refusal::TooManySiblings) };
+        assert_eq!(outputs.contains(&refused), n == 9);
+        persisted.into_iter().for_each(|id| node.handle(at(401), Input::Persisted(id)));
+        drain(&mut node);
+    }
+}
+
+#[test]
+fn levels_below_a_majority_are_refused() {
+    let mut node = alone();
+    let get = kv::Op::Get { key: Bytes::from("k"), read: Level::Count(0), within: None };
+    node.handle(at(400), Input::Request { id: RequestId(1), op: Op::Kv(get) });
+    let (outputs, _) = drain(&mut node);
+    assert!(outputs.contains(&Output::Reply { id: RequestId(1), result: Err(Refusal::BadLevel { replicas: 1 }) }));
+}
+
+#[test]
+fn a_suspected_node_refutes_with_a_higher_incarnation() {
+    let mut node = alone();
+    node.handle(at(400), gossip(2, 1, vec![member(2, 0, State::Alive), member(1, 3, State::Suspect)]));
+    let own = &node.view().members[&NodeId::small(1)];
+    assert_eq!((own.state, own.incarnation), (State::Alive, 4));
+}
+
+#[test]
+fn a_new_boot_replaces_a_dead_one_and_its_late_messages_count_for_nothing() {
+    let mut node = alone();
+    node.handle(at(400), gossip(2, 1, vec![member(3, 0, State::Alive)]));
+    node.handle(at(401), gossip(2, 2, vec![member(3, 5, State::Dead)]));
+    let reborn = Member { generation: Generation(2), ..member(3, 0, State::Alive) };
+    node.handle(at(402), gossip(2, 3, vec![reborn]));
+    assert_eq!(node.view().members[&NodeId::small(3)].state, State::Alive);
+    // From the boot that is gone:
+    node.handle(at(403), gossip(3, 9, vec![member(4, 0, State::Alive)]));
+    assert!(!node.view().members.contains_key(&NodeId::small(4)));
+}
+
+#[test]
+fn a_node_that_slept_suspects_nobody_for_it() {
+    let mut node = alone();
+    node.handle(at(400), gossip(2, 1, vec![member(2, 0, State::Alive)]));
+    // Far enough that a probe of n2 is in flight.
+    for ms in (400..1_350).step_by(50) {
+        node.handle(at(ms), Input::Tick);
+    }
+    node.handle(at(60_000), Input::Tick);
+    assert_eq!(node.view().members[&NodeId::small(2)].state, State::Alive);
+}
+
+#[test]
+fn watching_changes_nothing() {
+    let run = |level| {
+        let mut node = alone();
+        node.set_level(level);
+        node.handle(at(400), put(1, WriteContext::Current));
+        let (_, persisted) = drain(&mut node);
+        node.handle(at(401), Input::Persisted(persisted.expect("recorded")));
+        drain(&mut node);
+        node.state_hash()
+    };
+    assert_eq!(run(qunlong_core::trace::Level::Off), run(qunlong_core::trace::Level::Messages));
+}
+
+#[test]
+fn the_whole_node_copies_and_the_copy_goes_on_alike() {
+    let mut one = alone();
+    let mut two = one.clone();
+    for node in [&mut one, &mut two] {
+        node.handle(at(400), put(1, WriteContext::Current));
+        node.handle(at(401), Input::Tick);
+    }
+    assert_eq!(one, two);
+    assert_eq!(one.state_hash(), two.state_hash());
+    assert!(one.deadline().is_some_and(|deadline| deadline < Instant(0) + Duration::secs(2)));
+}
