@@ -3,13 +3,13 @@
 use alloc::string::String;
 use core::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::{Digest, Sha256};
 
 /// A node's lasting name: the first 16 bytes of the SHA-256 of its Ed25519 public key.
 ///
 /// Whoever can sign with the key owns the name, so a link handshake proves it and nobody hands out names.
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub [u8; 16]);
 
 impl NodeId {
@@ -65,7 +65,7 @@ impl fmt::LowerHex for NodeId {
 pub struct Generation(pub u64);
 
 /// Minted at random by the node that bootstraps; every later member and client can pin it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClusterId(pub [u8; 16]);
 
 impl ClusterId {
@@ -99,7 +99,7 @@ pub struct RequestId(pub u64);
 /// Names one write across all its retries, whichever node they go through.
 ///
 /// Chosen by the client, or by the node it asked when the client chose none.
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WriteId(pub [u8; 16]);
 
 impl WriteId {
@@ -131,6 +131,38 @@ pub struct OpId {
     pub generation: Generation,
     /// Counts the boot's operations.
     pub seq: u64,
+}
+
+/// Sixteen bytes on the wire, hexadecimal digits where people read along.
+macro_rules! serialize_as_bytes_or_digits {
+    ($($id:ident),*) => { $(
+        impl Serialize for $id {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                if serializer.is_human_readable() {
+                    serializer.serialize_str(&digits(&self.0))
+                } else {
+                    self.0.serialize(serializer)
+                }
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $id {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                if deserializer.is_human_readable() {
+                    let text = String::deserialize(deserializer)?;
+                    parse_hex(&text).map($id).ok_or_else(|| de::Error::custom("expected 32 hexadecimal digits"))
+                } else {
+                    <[u8; 16]>::deserialize(deserializer).map($id)
+                }
+            }
+        }
+    )* };
+}
+
+serialize_as_bytes_or_digits!(NodeId, ClusterId, WriteId);
+
+fn digits(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| alloc::format!("{byte:02x}")).collect()
 }
 
 fn parse_hex(text: &str) -> Option<[u8; 16]> {

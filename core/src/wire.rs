@@ -17,7 +17,7 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ClusterId, Generation, NodeId};
-use crate::lift::Payload;
+use crate::lift::{Event, Payload};
 use crate::limits;
 use crate::trace::MessageId;
 
@@ -203,6 +203,25 @@ fn read_packet(bytes: &[u8]) -> Result<(Packet<'_>, &[u8]), DecodeError> {
     }
     let (body, rest) = rest.split_at(length);
     Ok((Packet { to: NodeId(*to), from: NodeId(*from), hops, body }, rest))
+}
+
+/// A batch of events for a dashboard.
+#[must_use]
+pub fn encode_events(events: &[Event]) -> Vec<u8> {
+    postcard::to_extend(events, alloc::vec![VERSION]).expect("plain data encodes into a growing buffer")
+}
+
+/// Reads a batch of events.
+///
+/// # Errors
+///
+/// If it is of another version or malformed.
+pub fn decode_events(bytes: &[u8]) -> Result<Vec<Event>, DecodeError> {
+    match bytes.split_first() {
+        Some((&VERSION, rest)) => postcard::from_bytes(rest).map_err(|_| DecodeError::Malformed),
+        Some((&theirs, _)) => Err(DecodeError::Version { mine: VERSION, theirs }),
+        None => Err(DecodeError::Malformed),
+    }
 }
 
 /// The first thing each side says on a link.

@@ -1,0 +1,247 @@
+//! `qunlong bench`: three nodes on this machine under load, with what the disk and the processor can do beside it.
+//!
+//! The load runs on the same cores as the nodes. A durable rate means nothing alone: it is printed beside the rate
+//! of a plain fdatasync loop of the same minute, as a ratio.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::{http1, http2};
+use hyper::{Method, Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+use tokio::task::LocalSet;
+
+use crate::BenchArguments;
+use crate::demo::{Cluster, status};
+use crate::failure::Failure;
+
+const PORT: u16 = 7_190;
+/// Keys that the load writes to.
+const KEYS: u64 = 10_000;
+
+/// How clients reach the nodes.
+#[derive(Clone, Copy)]
+enum Wiring {
+    /// One connection a client.
+    Separate,
+    /// One connection a node, shared by all clients.
+    Multiplexed,
+}
+
+#[derive(Clone, Copy)]
+enum Load {
+    Put,
+    Get,
+}
+
+/// What one load did.
+#[derive(Default)]
+struct Tally {
+    latencies: Vec<Duration>,
+    errors: u64,
+}
+
+/// Runs all loads and prints a table.
+pub(crate) async fn run(arguments: BenchArguments) -> Result<(), Failure> {
+    let data = std::env::temp_dir().join(format!("qunlong-bench-{}", std::process::id()));
+    let mut cluster = Cluster::start(3, PORT, &data, None).await?;
+    cluster.wait_until_one().await?;
+    let result = LocalSet::new().run_until(measure(&cluster, &data, &arguments)).await;
+    cluster.stop().await;
+    let _ = std::fs::remove_dir_all(&data);
+    result
+}
+
+async fn measure(cluster: &Cluster, data: &Path, arguments: &BenchArguments) -> Result<(), Failure> {
+    let failed = |error: io::Error| Failure::new("BENCH_FAILED", error.to_string());
+    let syncs = fdatasync_rate(data).map_err(failed)?;
+    println!("three nodes, {}-byte values, synced before the answer, load on the same cores", arguments.value);
+    println!("fdatasync loop of one thread in this minute: {syncs:.0}/s\n");
+    println!(
+        "{:<34} {:>9} {:>9} {:>9} {:>10} {:>12} {:>11} {:>7}",
+        "load", "ops/s", "p50 ms", "p99 ms", "CPU µs/op", "syncs/op/node", "× fdatasync", "errors"
+    );
+    let many = arguments.clients;
+    let rows = [
+        ("put, 1 client", Load::Put, 1, Wiring::Separate),
+        ("put, separate connections", Load::Put, many, Wiring::Separate),
+        ("put, one connection a node", Load::Put, many, Wiring::Multiplexed),
+        ("get, 1 client", Load::Get, 1, Wiring::Separate),
+        ("get, separate connections", Load::Get, many, Wiring::Separate),
+        ("get, one connection a node", Load::Get, many, Wiring::Multiplexed),
+    ];
+    for (name, load, clients, wiring) in rows {
+        let before = Reading::take(cluster).await;
+        let started = Instant::now();
+        let tally = drive(cluster, load, clients, wiring, arguments).await.map_err(failed)?;
+        let seconds = started.elapsed().as_secs_f64();
+        let after = Reading::take(cluster).await;
+        report(&format!("{name} ({clients})"), tally, seconds, syncs, &before, &after);
+    }
+    Ok(())
+}
+
+fn report(name: &str, mut tally: Tally, seconds: f64, syncs: f64, before: &Reading, after: &Reading) {
+    tally.latencies.sort_unstable();
+    let done = tally.latencies.len().max(1);
+    let at = |share: f64| tally.latencies.get((done as f64 * share) as usize).map_or(0.0, |d| d.as_secs_f64() * 1e3);
+    let rate = done as f64 / seconds;
+    println!(
+        "{name:<34} {rate:>9.0} {:>9.2} {:>9.2} {:>10.0} {:>12.3} {:>11.2} {:>7}",
+        at(0.5),
+        at(0.99),
+        (after.cpu - before.cpu).as_secs_f64() * 1e6 / done as f64,
+        (after.syncs - before.syncs) as f64 / 3.0 / done as f64,
+        rate / syncs,
+        tally.errors,
+    );
+}
+
+/// Processor time of all nodes, and their syncs.
+struct Reading {
+    cpu: Duration,
+    syncs: u64,
+}
+
+impl Reading {
+    async fn take(cluster: &Cluster) -> Self {
+        let mut reading = Self { cpu: Duration::ZERO, syncs: 0 };
+        for (address, pid) in cluster.processes() {
+            reading.cpu += processor_time(pid).unwrap_or_default();
+            reading.syncs += status(&address).await.unwrap_or_default()["journal"]["syncs"].as_u64().unwrap_or(0);
+        }
+        reading
+    }
+}
+
+/// User and system time of a process, from /proc, in the kernel's ticks of 10 ms.
+fn processor_time(pid: u32) -> Option<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+    Some(Duration::from_millis(ticks * 10))
+}
+
+fn fdatasync_rate(data: &Path) -> io::Result<f64> {
+    let mut file = File::create(data.join("fdatasync"))?;
+    let started = Instant::now();
+    let mut count = 0;
+    while started.elapsed() < Duration::from_secs(2) {
+        file.write_all(&[0; 512])?;
+        file.sync_data()?;
+        count += 1;
+    }
+    Ok(f64::from(count) / started.elapsed().as_secs_f64())
+}
+
+async fn drive(
+    cluster: &Cluster,
+    load: Load,
+    clients: u16,
+    wiring: Wiring,
+    arguments: &BenchArguments,
+) -> io::Result<Tally> {
+    let addresses: Vec<String> = cluster.processes().into_iter().map(|(address, _)| address).collect();
+    let shared: Vec<Connection> = match wiring {
+        Wiring::Separate => Vec::new(),
+        Wiring::Multiplexed => {
+            let mut shared = Vec::new();
+            for address in &addresses {
+                shared.push(Connection::multiplexed(address).await?);
+            }
+            shared
+        }
+    };
+    let tally = Rc::new(RefCell::new(Tally::default()));
+    let end = Instant::now() + Duration::from_secs(arguments.seconds);
+    let mut tasks = Vec::new();
+    for client in 0..u64::from(clients) {
+        let node = client as usize % addresses.len();
+        let connection = match wiring {
+            Wiring::Separate => Connection::separate(&addresses[node]).await?,
+            Wiring::Multiplexed => shared[node].clone(),
+        };
+        let (tally, address, size) = (Rc::clone(&tally), addresses[node].clone(), arguments.value);
+        tasks.push(tokio::task::spawn_local(async move {
+            let value = Bytes::from(vec![b'v'; size]);
+            let mut number = client;
+            while Instant::now() < end {
+                number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                let key = (number >> 33) % KEYS;
+                let began = Instant::now();
+                let ok = connection.ask(&address, load, key, &value).await;
+                let mut tally = tally.borrow_mut();
+                if ok { tally.latencies.push(began.elapsed()) } else { tally.errors += 1 }
+            }
+        }));
+    }
+    for task in tasks {
+        task.await.map_err(io::Error::other)?;
+    }
+    Ok(std::mem::take(&mut *tally.borrow_mut()))
+}
+
+/// A connection to a node.
+#[derive(Clone)]
+enum Connection {
+    Http1(Rc<tokio::sync::Mutex<http1::SendRequest<Full<Bytes>>>>),
+    Http2(http2::SendRequest<Full<Bytes>>),
+}
+
+impl Connection {
+    async fn separate(address: &str) -> io::Result<Self> {
+        let (sender, connection) =
+            http1::handshake(TokioIo::new(connect(address).await?)).await.map_err(io::Error::other)?;
+        tokio::task::spawn_local(connection);
+        Ok(Self::Http1(Rc::new(tokio::sync::Mutex::new(sender))))
+    }
+
+    async fn multiplexed(address: &str) -> io::Result<Self> {
+        let stream = TokioIo::new(connect(address).await?);
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.map_err(io::Error::other)?;
+        tokio::task::spawn_local(connection);
+        Ok(Self::Http2(sender))
+    }
+
+    /// Whether the request was done.
+    async fn ask(&self, address: &str, load: Load, key: u64, value: &Bytes) -> bool {
+        let (method, body) = match load {
+            Load::Put => (Method::PUT, value.clone()),
+            Load::Get => (Method::GET, Bytes::new()),
+        };
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("http://{address}/v1/kv/bench-{key}"))
+            .header("host", address)
+            .body(Full::new(body))
+            .expect("a well-formed request");
+        let answer = match self {
+            Self::Http1(sender) => sender.lock().await.send_request(request).await,
+            Self::Http2(sender) => sender.clone().send_request(request).await,
+        };
+        match answer {
+            Ok(answer) => is_done(answer).await,
+            Err(_) => false,
+        }
+    }
+}
+
+async fn is_done(answer: Response<Incoming>) -> bool {
+    let status = answer.status().as_u16();
+    // A key that nobody has written yet, and one with siblings, are good answers, too.
+    let done = status == 404 || status == 300 || answer.status().is_success();
+    answer.into_body().collect().await.is_ok() && done
+}
+
+async fn connect(address: &str) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}

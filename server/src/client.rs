@@ -1,0 +1,150 @@
+//! The command line's side of the HTTP interface.
+
+use std::io::{Read, Write};
+
+use serde_json::Value;
+use ureq::http::Response;
+use ureq::{Agent, Body};
+
+use crate::failure::Failure;
+
+/// Exit code of a request that may still take effect: scripts must not take it for a refusal.
+const EXIT_UNKNOWN: u8 = 3;
+
+pub(crate) fn put(server: &str, key: &str, value: &str) -> Result<(), Failure> {
+    let body = if value == "-" { from_stdin()? } else { value.as_bytes().to_vec() };
+    let url = key_url(server, key);
+    checked(server, agent().put(&url).header("content-type", "application/octet-stream").send(&body[..])).map(drop)
+}
+
+pub(crate) fn get(server: &str, key: &str) -> Result<(), Failure> {
+    let url = key_url(server, key);
+    let answer = json(checked(server, agent().get(&url).header("accept", "application/json").call())?)?;
+    let values = answer["values"].as_array().cloned().unwrap_or_default();
+    let mut out = std::io::stdout().lock();
+    for value in &values {
+        let bytes = decode_base64(value["base64"].as_str().unwrap_or_default());
+        let printed = out.write_all(&bytes).and_then(|()| out.write_all(b"\n"));
+        printed.map_err(|error| Failure::new("OUTPUT", error.to_string()))?;
+    }
+    if values.len() > 1 {
+        eprintln!("qunlong: {} concurrent values; write with the context of a read to resolve them", values.len());
+    }
+    Ok(())
+}
+
+pub(crate) fn delete(server: &str, key: &str) -> Result<(), Failure> {
+    checked(server, agent().delete(&key_url(server, key)).call()).map(drop)
+}
+
+pub(crate) fn list(server: &str, prefix: &str) -> Result<(), Failure> {
+    let mut after: Option<String> = None;
+    loop {
+        let mut request = agent().get(format!("{server}/v1/kv")).query("prefix", prefix);
+        if let Some(after) = &after {
+            request = request.query("after", after);
+        }
+        let answer = json(checked(server, request.call())?)?;
+        for entry in answer["keys"].as_array().into_iter().flatten() {
+            let count = entry["values"].as_array().map_or(0, Vec::len);
+            let key = entry["key"].as_str().unwrap_or_default();
+            if count > 1 { println!("{key}\t({count} siblings)") } else { println!("{key}") }
+        }
+        after = answer["next"].as_str().map(str::to_owned);
+        if after.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+pub(crate) fn members(server: &str) -> Result<(), Failure> {
+    let answer = json(checked(server, agent().get(format!("{server}/v1/members")).call())?)?;
+    let owners: Vec<&str> = answer["owners"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    println!(
+        "{:<20} {:<8} {:<8} {:>4} {:>4}  {:<6} ADDRESS OR RELAYS",
+        "NAME", "STATE", "CLASS", "BOOT", "INC", "OWNS"
+    );
+    for member in answer["members"].as_array().into_iter().flatten() {
+        let profile = &member["profile"];
+        let relays: Vec<String> = profile["relays"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|relay| relay.as_str().map(|relay| relay.chars().take(8).collect()))
+            .collect();
+        let owns = member["id"].as_str().is_some_and(|id| owners.contains(&id));
+        println!(
+            "{:<20} {:<8} {:<8} {:>4} {:>4}  {:<6} {}",
+            profile["name"].as_str().unwrap_or_default(),
+            member["state"].as_str().unwrap_or_default(),
+            profile["class"].as_str().unwrap_or_default(),
+            member["generation"].to_string(),
+            member["incarnation"].to_string(),
+            if owns { "yes" } else { "no" },
+            profile["address"].as_str().map_or_else(|| relays.join(" "), str::to_owned),
+        );
+    }
+    Ok(())
+}
+
+pub(crate) fn status(server: &str) -> Result<(), Failure> {
+    let answer = json(checked(server, agent().get(format!("{server}/v1/status")).call())?)?;
+    println!("{}", serde_json::to_string_pretty(&answer).expect("JSON prints"));
+    Ok(())
+}
+
+fn agent() -> Agent {
+    Agent::config_builder().http_status_as_error(false).build().into()
+}
+
+fn key_url(server: &str, key: &str) -> String {
+    let mut url = format!("{server}/v1/kv/");
+    for byte in key.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => url.push(char::from(byte)),
+            _ => url.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    url
+}
+
+/// A good answer, or the server's own error as a failure.
+fn checked(server: &str, answer: Result<Response<Body>, ureq::Error>) -> Result<Response<Body>, Failure> {
+    let answer = answer.map_err(|error| {
+        let advice = "is a node running there? Name another with --server or QUNLONG_SERVER";
+        Failure::new("UNREACHABLE", format!("{server}: {error}; {advice}"))
+    })?;
+    if answer.status().as_u16() < 400 {
+        return Ok(answer);
+    }
+    let status = answer.status();
+    let body = json(answer).unwrap_or_default();
+    let (code, message) = (body["error"]["code"].as_str(), body["error"]["message"].as_str());
+    let mut failure = match (code, message) {
+        (Some(code), Some(message)) => Failure::new("REFUSED", format!("{code}: {message}")),
+        _ => Failure::new("UNEXPECTED", format!("{server} answered {status}; is it a node of this version?")),
+    };
+    if body["outcome"] == "unknown" {
+        failure.code = "UNKNOWN";
+        failure.exit = EXIT_UNKNOWN;
+    }
+    Err(failure)
+}
+
+fn json(mut answer: Response<Body>) -> Result<Value, Failure> {
+    let unreadable = |_| Failure::new("UNEXPECTED", "the answer is not JSON; is it a node of this version?");
+    let text = answer.body_mut().with_config().limit(64 << 20).read_to_string().map_err(unreadable)?;
+    serde_json::from_str(&text)
+        .map_err(|_| Failure::new("UNEXPECTED", "the answer is not JSON; is it a node of this version?"))
+}
+
+fn from_stdin() -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    std::io::stdin().read_to_end(&mut bytes).map_err(|error| Failure::new("INPUT", error.to_string()))?;
+    Ok(bytes)
+}
+
+fn decode_base64(text: &str) -> Vec<u8> {
+    use base64::Engine;
+    base64::engine::general_purpose::STANDARD.decode(text).unwrap_or_default()
+}

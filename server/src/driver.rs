@@ -1,0 +1,385 @@
+//! The one task that owns the core: it takes all ready inputs, drains the outputs, and hands each link its packets,
+//! which the link flushes once.
+//!
+//! Everybody else sends it [`Command`]s. The queue is bounded; a client that finds it full is told `OVERLOADED`,
+//! and a peer's reader waits, which TCP passes on to the peer.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::mpsc::Sender as BatchSender;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use qunlong_core::cluster::ClusterConfig;
+use qunlong_core::lift::Family;
+use qunlong_core::member::Member;
+use qunlong_core::trace::Level;
+use qunlong_core::wire::{self, DecodeError, Side};
+use qunlong_core::{
+    ClusterId, Event, Generation, Input, Instant, Node, NodeId, Now, Op, Outcome, Output, PersistId, Refusal,
+    RequestId, WallTime, limits,
+};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio_tungstenite::tungstenite::Bytes;
+
+use crate::hub::{Added, Hub};
+use crate::link::{self, LinkContext, LinkError, Outgoing};
+use crate::store::Batch;
+
+/// Commands that wait for the driver.
+const QUEUE: usize = 8_192;
+/// Inputs handled before the outputs are drained.
+const TURN: usize = 1_024;
+/// Events that a slow subscriber may lag behind before it loses some.
+const TRACE: usize = 16_384;
+/// How often links are looked after.
+const UPKEEP: Duration = Duration::from_millis(200);
+
+/// What others want of the node.
+pub(crate) enum Command {
+    Request { op: Op, reply: oneshot::Sender<Result<Outcome, Refusal>> },
+    Frame { id: u64, peer: NodeId, frame: Bytes },
+    LinkUp { peer: NodeId, side: Side, link: LinkParts, taken: oneshot::Sender<Option<u64>> },
+    LinkDown { id: u64, peer: NodeId },
+    DialEnded { address: String, result: Result<NodeId, LinkError> },
+    Inspect { reply: oneshot::Sender<Snapshot> },
+    Cut { peer: NodeId, cut: bool },
+    Leave,
+}
+
+/// The driver's ends of a new link.
+pub(crate) struct LinkParts {
+    queue: mpsc::Sender<Outgoing>,
+    close: watch::Sender<Option<DecodeError>>,
+    address: Option<String>,
+}
+
+/// What can be seen of a node from outside.
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) id: NodeId,
+    pub(crate) generation: Generation,
+    pub(crate) config: Option<ClusterConfig>,
+    pub(crate) members: Vec<Member>,
+    pub(crate) links: Vec<NodeId>,
+    pub(crate) cuts: Vec<NodeId>,
+    pub(crate) keys: usize,
+    pub(crate) digest: u64,
+    pub(crate) dropped: u64,
+    pub(crate) uptime: Duration,
+}
+
+/// The way to the driver.
+#[derive(Clone)]
+pub(crate) struct Commands(mpsc::Sender<Command>);
+
+impl Commands {
+    /// Waits for room. The driver may be gone, at the very end; then nobody minds.
+    pub(crate) async fn send(&self, command: Command) {
+        let _ = self.0.send(command).await;
+    }
+
+    /// Asks the node; refused at once when it is behind.
+    pub(crate) async fn request(&self, op: Op) -> Result<Outcome, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.0.try_send(Command::Request { op, reply }).map_err(|_| Refusal::Overloaded)?;
+        answer.await.unwrap_or(Err(Refusal::Leaving))
+    }
+
+    pub(crate) async fn inspect(&self) -> Option<Snapshot> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Inspect { reply }).await;
+        answer.await.ok()
+    }
+
+    pub(crate) async fn link_up(
+        &self,
+        peer: NodeId,
+        side: Side,
+        queue: mpsc::Sender<Outgoing>,
+        close: watch::Sender<Option<DecodeError>>,
+        address: Option<String>,
+    ) -> Option<u64> {
+        let (taken, answer) = oneshot::channel();
+        self.send(Command::LinkUp { peer, side, link: LinkParts { queue, close, address }, taken }).await;
+        answer.await.ok().flatten()
+    }
+}
+
+/// The core's host.
+pub(crate) struct Driver {
+    node: Node,
+    hub: Hub,
+    link_context: LinkContext,
+    commands: mpsc::Receiver<Command>,
+    durable: UnboundedReceiver<PersistId>,
+    batches: BatchSender<Batch>,
+    waiting: HashMap<RequestId, oneshot::Sender<Result<Outcome, Refusal>>>,
+    requests: u64,
+    trace: broadcast::Sender<Event>,
+    cluster: watch::Sender<Option<ClusterId>>,
+    members: watch::Sender<BTreeMap<NodeId, Member>>,
+    started: std::time::Instant,
+    leaving: Option<RequestId>,
+    left: bool,
+}
+
+/// What the rest of the process keeps of a driver.
+#[derive(Clone)]
+pub(crate) struct Handle {
+    pub(crate) commands: Commands,
+    pub(crate) trace: broadcast::Sender<Event>,
+    pub(crate) members: watch::Receiver<BTreeMap<NodeId, Member>>,
+    pub(crate) link_context: LinkContext,
+}
+
+/// What a driver is made of.
+pub(crate) struct Parts {
+    pub(crate) node: Node,
+    pub(crate) identity: std::sync::Arc<crate::identity::Identity>,
+    pub(crate) address: String,
+    pub(crate) seeds: Vec<String>,
+    pub(crate) batches: BatchSender<Batch>,
+    pub(crate) durable: UnboundedReceiver<PersistId>,
+}
+
+impl Driver {
+    pub(crate) fn new(parts: Parts) -> (Self, Handle) {
+        let (sender, commands) = mpsc::channel(QUEUE);
+        let (cluster, cluster_seen) = watch::channel(None);
+        let (members, members_seen) = watch::channel(BTreeMap::new());
+        let trace = broadcast::channel(TRACE).0;
+        let commands_sender = Commands(sender);
+        let link_context =
+            LinkContext { identity: parts.identity, cluster: cluster_seen, commands: commands_sender.clone() };
+        let hub = Hub::new(parts.node.id(), parts.address, &parts.seeds);
+        let handle = Handle {
+            commands: commands_sender,
+            trace: trace.clone(),
+            members: members_seen,
+            link_context: link_context.clone(),
+        };
+        let driver = Self {
+            node: parts.node,
+            hub,
+            link_context,
+            commands,
+            durable: parts.durable,
+            batches: parts.batches,
+            waiting: HashMap::new(),
+            requests: 0,
+            trace,
+            cluster,
+            members,
+            started: std::time::Instant::now(),
+            leaving: None,
+            left: false,
+        };
+        (driver, handle)
+    }
+
+    /// Runs until the node has left.
+    pub(crate) async fn run(mut self) {
+        let mut upkeep = tokio::time::interval(UPKEEP);
+        upkeep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        self.input(Input::Tick);
+        self.flush();
+        while !self.left {
+            let deadline = self.node.deadline().unwrap_or(Instant(u64::MAX));
+            let wait = Duration::from_micros(deadline.since(self.now().mono).0.min(UPKEEP.as_micros() as u64 * 10));
+            tokio::select! {
+                biased;
+                Some(id) = self.durable.recv() => self.input(Input::Persisted(id)),
+                Some(command) = self.commands.recv() => self.command(command),
+                _ = upkeep.tick() => self.look_after_links(),
+                () = tokio::time::sleep(wait) => self.input(Input::Tick),
+            }
+            for _ in 0..TURN {
+                let Ok(command) = self.commands.try_recv() else { break };
+                self.command(command);
+            }
+            while let Ok(id) = self.durable.try_recv() {
+                self.input(Input::Persisted(id));
+            }
+            self.flush();
+        }
+    }
+
+    fn now(&self) -> Now {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now { mono: Instant(self.started.elapsed().as_micros() as u64), wall: WallTime(wall.as_micros() as u64) }
+    }
+
+    fn input(&mut self, input: Input) {
+        let now = self.now();
+        self.node.handle(now, input);
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Request { op, reply } => {
+                let id = self.next_request();
+                self.waiting.insert(id, reply);
+                self.input(Input::Request { id, op });
+            }
+            Command::Frame { id, peer, frame } => {
+                if self.hub.is_current(id, peer) {
+                    self.frame(peer, &frame);
+                }
+            }
+            Command::LinkUp { peer, side, link, taken } => {
+                let added = self.hub.add(peer, side, link.queue, link.close, link.address.as_deref());
+                let id = match added {
+                    Added::New(id) => {
+                        tracing::info!(%peer, "linked");
+                        self.input(Input::Link { peer, up: true });
+                        Some(id)
+                    }
+                    Added::Replaced(id) => Some(id),
+                    Added::Refused => None,
+                };
+                let _ = taken.send(id);
+            }
+            Command::LinkDown { id, peer } => {
+                if self.hub.remove(id, peer) {
+                    tracing::info!(%peer, "link closed");
+                    self.input(Input::Link { peer, up: false });
+                }
+            }
+            Command::DialEnded { address, result } => self.dial_ended(&address, &result),
+            Command::Inspect { reply } => {
+                let _ = reply.send(self.snapshot());
+            }
+            Command::Cut { peer, cut } => {
+                tracing::warn!(%peer, cut, "the demonstration changed a link");
+                self.hub.set_cut(peer, cut);
+            }
+            Command::Leave => {
+                let id = self.next_request();
+                self.leaving = Some(id);
+                self.input(Input::Request { id, op: Op::Membership(qunlong_core::membership::Op::Leave) });
+            }
+        }
+    }
+
+    fn next_request(&mut self) -> RequestId {
+        self.requests += 1;
+        RequestId(self.requests)
+    }
+
+    /// Delivers the packets for this node and passes the others on, bodies unread.
+    fn frame(&mut self, peer: NodeId, frame: &Bytes) {
+        if self.hub.is_cut(peer) {
+            return;
+        }
+        let storage = self.node.view().chosen.as_ref().map(|chosen| &chosen.config.storage);
+        let may_relay = storage.is_some_and(|storage| storage.contains_key(&peer));
+        let packets = match link::admit(frame, peer, may_relay) {
+            Ok(packets) => packets,
+            Err(error) => return self.hang_up(peer, error),
+        };
+        for packet in packets {
+            if packet.to == self.node.id() {
+                match wire::decode_message(packet.from, packet.body) {
+                    Ok(envelope) => self.input(Input::Message(envelope)),
+                    Err(error) => return self.hang_up(peer, error),
+                }
+            } else if packet.hops < limits::HOPS {
+                let next = self.node.view().next_hop(packet.to).filter(|&next| next != peer);
+                let (to, from, hops, body) = (packet.to, packet.from, packet.hops + 1, frame.slice_ref(packet.body));
+                self.hub.send(next, Outgoing { to, from, hops, body }, false);
+            }
+        }
+    }
+
+    fn hang_up(&mut self, peer: NodeId, error: DecodeError) {
+        tracing::warn!(%peer, %error, "hung up on a peer that sent nonsense");
+        if self.hub.hang_up(peer, error) {
+            self.input(Input::Link { peer, up: false });
+        }
+    }
+
+    /// Does what the node wants done.
+    fn flush(&mut self) {
+        let level = if self.trace.receiver_count() > 0 { Level::Messages } else { Level::Off };
+        while let Some(output) = self.node.poll() {
+            match output {
+                Output::Persist { id, records } => {
+                    self.batches.send((id, records)).expect("the journal's thread ends the process when it fails");
+                }
+                Output::Send { to, message } => self.send(&to, &message),
+                Output::Reply { id, result } => {
+                    if self.leaving == Some(id) {
+                        self.left = true;
+                    } else if let Some(reply) = self.waiting.remove(&id) {
+                        let _ = reply.send(result);
+                    }
+                }
+                Output::Trace(event) => {
+                    let _ = self.trace.send(event);
+                }
+            }
+        }
+        self.node.set_level(level);
+        let cluster = self.node.view().chosen.as_ref().map(|chosen| chosen.config.cluster);
+        self.cluster.send_if_modified(|known| std::mem::replace(known, cluster) != cluster);
+    }
+
+    fn send(&mut self, to: &[NodeId], message: &wire::Envelope) {
+        let is_gossip = message.payload.kind().family() == Family::Membership;
+        let body = match wire::encode_message(message) {
+            Ok(body) => Bytes::from(body),
+            Err(error) => return tracing::error!(%error, "a message is too large to be sent"),
+        };
+        for &to in to {
+            let next = self.node.view().next_hop(to);
+            self.hub.send(next, Outgoing { to, from: message.from, hops: 0, body: body.clone() }, is_gossip);
+        }
+    }
+
+    fn look_after_links(&mut self) {
+        let members = &self.node.view().members;
+        self.members.send_if_modified(|known| {
+            let changed = known != members;
+            if changed {
+                known.clone_from(members);
+            }
+            changed
+        });
+        for address in self.hub.due_dials(self.node.view(), std::time::Instant::now()) {
+            let cx = self.link_context.clone();
+            tokio::spawn(async move {
+                let commands = cx.commands.clone();
+                let result = link::dial(address.clone(), cx).await;
+                commands.send(Command::DialEnded { address, result }).await;
+            });
+        }
+    }
+
+    fn dial_ended(&mut self, address: &str, result: &Result<NodeId, LinkError>) {
+        use qunlong_core::wire::HandshakeError;
+        let mut was_myself = false;
+        match result {
+            Ok(_) => (),
+            Err(LinkError::Handshake(HandshakeError::SameIdentity)) => was_myself = true,
+            Err(error @ LinkError::Handshake(_)) => tracing::error!(address, %error, "cannot link"),
+            Err(error) => tracing::debug!(address, %error, "cannot link"),
+        }
+        self.hub.dial_ended(address, was_myself);
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let view = self.node.view();
+        Snapshot {
+            id: self.node.id(),
+            generation: self.node.generation(),
+            config: view.chosen.as_ref().map(|chosen| chosen.config.clone()),
+            members: view.members.values().cloned().collect(),
+            links: self.hub.peers().collect(),
+            cuts: self.hub.cuts(),
+            keys: self.node.store().len(),
+            digest: self.node.store().digest(),
+            dropped: self.hub.dropped(),
+            uptime: self.started.elapsed(),
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! Errors as clients see them: `{"error":{"code","message"},"outcome"}`.
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use qunlong_core::Refusal;
+use serde_json::json;
+
+/// An error that happened before anything was asked of the cluster.
+pub(super) fn error(status: StatusCode, code: &str, message: &str) -> Response {
+    let body = json!({ "error": { "code": code, "message": message }, "outcome": "refused" });
+    (status, Json(body)).into_response()
+}
+
+/// A request that the cluster did not do, or may not have done.
+pub(super) fn refused(refusal: &Refusal) -> Response {
+    let status = match refusal {
+        Refusal::TimeoutUnknown { .. } => StatusCode::GATEWAY_TIMEOUT,
+        Refusal::NoQuorum { .. }
+        | Refusal::NoEpoch
+        | Refusal::WrongEpoch { .. }
+        | Refusal::NotAnOwner
+        | Refusal::Leaving => StatusCode::SERVICE_UNAVAILABLE,
+        Refusal::BadLevel { .. } | Refusal::InvalidContext => StatusCode::BAD_REQUEST,
+        Refusal::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+        Refusal::TooManySiblings => StatusCode::CONFLICT,
+        Refusal::Overloaded => StatusCode::TOO_MANY_REQUESTS,
+    };
+    let outcome = if refusal.is_definite() { "refused" } else { "unknown" };
+    let body = json!({
+        "error": { "code": refusal.code(), "message": refusal.to_string(), "detail": refusal },
+        "outcome": outcome,
+    });
+    (status, Json(body)).into_response()
+}

@@ -1,0 +1,246 @@
+//! `GET | PUT | DELETE /v1/kv/{key}` and `GET /v1/kv?prefix=`.
+//!
+//! A value is the raw body; what a write supersedes travels in the header `qunlong-context`:
+//!
+//! - a write without the header supersedes whatever is there now;
+//! - with the context of an earlier read, exactly what that read saw;
+//! - with the word `none`, nothing: it becomes a sibling of whatever is there.
+//!
+//! A key with several siblings answers 300 with all of them. A retry names itself with `qunlong-request-id`.
+
+#![expect(clippy::result_large_err, reason = "an error here is the finished answer")]
+
+use axum::Json;
+use axum::body::Bytes as Body;
+use axum::extract::{Path, Query, State};
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use qunlong_core::kv::{Op as KvOp, Outcome as KvOutcome, WriteContext};
+use qunlong_core::quorum::Level;
+use qunlong_core::version::{Sibling, VersionVector, Versions};
+use qunlong_core::{Bytes, Duration, Op, Outcome, Refusal, WriteId, limits};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::App;
+use super::error::{error, refused};
+
+const CONTEXT: HeaderName = HeaderName::from_static("qunlong-context");
+const OUTCOME: HeaderName = HeaderName::from_static("qunlong-outcome");
+const REQUEST_ID: HeaderName = HeaderName::from_static("qunlong-request-id");
+
+/// Options of a request.
+#[derive(Debug, Deserialize)]
+pub(super) struct Options {
+    /// Owners that must answer a read.
+    r: Option<String>,
+    /// Owners that must hold a write.
+    w: Option<String>,
+    /// Deadline in milliseconds.
+    timeout: Option<u64>,
+    /// Of a listing.
+    #[serde(default)]
+    prefix: String,
+    after: Option<String>,
+    limit: Option<u32>,
+}
+
+impl Options {
+    fn within(&self) -> Option<Duration> {
+        self.timeout.map(|ms| Duration::millis(ms.min(limits::DEADLINE_MAX.as_millis())))
+    }
+}
+
+pub(super) async fn read(
+    State(app): State<App>,
+    Path(key): Path<String>,
+    Query(options): Query<Options>,
+    headers: HeaderMap,
+) -> Result<Response, Response> {
+    let op = KvOp::Get { key: key.as_str().into(), read: level(options.r.as_deref())?, within: options.within() };
+    let KvOutcome::Read { versions, answered } = ask(&app, op).await? else { return Err(mixed_up()) };
+    let values: Vec<&Sibling> = versions.values().collect();
+    let status = match values.len() {
+        0 => StatusCode::NOT_FOUND,
+        1 => StatusCode::OK,
+        _ => StatusCode::MULTIPLE_CHOICES,
+    };
+    let context = encode_context(versions.context());
+    let wants_json = headers.get(ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(b"application/json"));
+    let mut response = match values.as_slice() {
+        [] if !wants_json => error(status, "KEY_NOT_FOUND", "there is no such key"),
+        [only] if !wants_json => {
+            let value = only.value.as_deref().unwrap_or_default().to_vec();
+            ([(CONTENT_TYPE, "application/octet-stream")], value).into_response()
+        }
+        _ => {
+            let mut body = describe(&key, &versions);
+            body["context"] = json!(context);
+            body["answered"] = json!(answered);
+            body["outcome"] = json!("done");
+            (status, Json(body)).into_response()
+        }
+    };
+    response.headers_mut().insert(CONTEXT, header(&context));
+    response.headers_mut().insert(OUTCOME, HeaderValue::from_static("done"));
+    Ok(response)
+}
+
+pub(super) async fn write(
+    State(app): State<App>,
+    Path(key): Path<String>,
+    Query(options): Query<Options>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Response> {
+    put(&app, &key, Some(Bytes::from(&body[..])), &options, &headers).await
+}
+
+pub(super) async fn delete(
+    State(app): State<App>,
+    Path(key): Path<String>,
+    Query(options): Query<Options>,
+    headers: HeaderMap,
+) -> Result<Response, Response> {
+    put(&app, &key, None, &options, &headers).await
+}
+
+async fn put(
+    app: &App,
+    key: &str,
+    value: Option<Bytes>,
+    options: &Options,
+    headers: &HeaderMap,
+) -> Result<Response, Response> {
+    let op = KvOp::Put {
+        key: key.into(),
+        value,
+        context: write_context(headers)?,
+        write: write_id(headers)?,
+        stored: level(options.w.as_deref())?,
+        within: options.within(),
+    };
+    let KvOutcome::Written { dot, write, context, acked } = ask(app, op).await? else { return Err(mixed_up()) };
+    let context = encode_context(&context);
+    let body = json!({
+        "outcome": "done",
+        "context": context,
+        "dot": dot,
+        "request_id": write,
+        "acked": acked,
+    });
+    let mut response = Json(body).into_response();
+    response.headers_mut().insert(CONTEXT, header(&context));
+    response.headers_mut().insert(OUTCOME, HeaderValue::from_static("done"));
+    Ok(response)
+}
+
+pub(super) async fn list(State(app): State<App>, Query(options): Query<Options>) -> Result<Response, Response> {
+    let op = KvOp::List {
+        prefix: options.prefix.as_str().into(),
+        after: options.after.as_deref().map(Bytes::from),
+        limit: options.limit.unwrap_or(limits::LIST_KEYS),
+        within: options.within(),
+    };
+    let KvOutcome::Listed { entries, next, answered } = ask(&app, op).await? else { return Err(mixed_up()) };
+    let keys: Vec<Value> = entries.iter().map(|(key, versions)| describe(&key.to_string(), versions)).collect();
+    let next = next.map(|next| next.to_string());
+    Ok(Json(json!({ "keys": keys, "next": next, "answered": answered, "outcome": "done" })).into_response())
+}
+
+async fn ask(app: &App, op: KvOp) -> Result<KvOutcome, Response> {
+    match app.node.commands.request(Op::Kv(op)).await {
+        Ok(Outcome::Kv(outcome)) => Ok(outcome),
+        Ok(_) => Err(mixed_up()),
+        Err(refusal) => Err(refused(&refusal)),
+    }
+}
+
+fn mixed_up() -> Response {
+    error(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", "the node answered another question; please report this")
+}
+
+/// A key with its current values, as text where they are text.
+fn describe(key: &str, versions: &Versions) -> Value {
+    let values: Vec<Value> = versions
+        .values()
+        .map(|sibling| {
+            let bytes = sibling.value.as_deref().unwrap_or_default();
+            json!({
+                "text": std::str::from_utf8(bytes).ok(),
+                "base64": STANDARD.encode(bytes),
+                "dot": sibling.dot,
+                "request_id": sibling.write,
+            })
+        })
+        .collect();
+    json!({ "key": key, "values": values })
+}
+
+fn level(text: Option<&str>) -> Result<Level, Response> {
+    match text {
+        None | Some("majority") => Ok(Level::Majority),
+        Some("all") => Ok(Level::All),
+        Some(count) => count
+            .parse()
+            .map(Level::Count)
+            .map_err(|_| error(StatusCode::BAD_REQUEST, "BAD_LEVEL", "r and w are a number, `majority` or `all`")),
+    }
+}
+
+fn write_context(headers: &HeaderMap) -> Result<WriteContext, Response> {
+    match headers.get(&CONTEXT).map(HeaderValue::as_bytes) {
+        None => Ok(WriteContext::Current),
+        Some(b"none") => Ok(WriteContext::Seen(VersionVector::default())),
+        Some(text) => decode_context(text).map(WriteContext::Seen).ok_or_else(|| refused(&Refusal::InvalidContext)),
+    }
+}
+
+fn write_id(headers: &HeaderMap) -> Result<Option<WriteId>, Response> {
+    let Some(text) = headers.get(&REQUEST_ID) else { return Ok(None) };
+    let id = text.to_str().ok().and_then(WriteId::parse_hex);
+    let bad = || error(StatusCode::BAD_REQUEST, "BAD_REQUEST_ID", "qunlong-request-id is 32 hexadecimal digits");
+    id.map(Some).ok_or_else(bad)
+}
+
+/// A context is opaque to clients: they hand back what they were given.
+fn encode_context(context: &VersionVector) -> String {
+    let bytes: Vec<u8> =
+        context.iter().flat_map(|dot| dot.node.0.into_iter().chain(dot.counter.to_le_bytes())).collect();
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+fn decode_context(text: &[u8]) -> Option<VersionVector> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+    let mut context = VersionVector::default();
+    for entry in bytes.chunks(24) {
+        let (node, counter) = entry.split_first_chunk::<16>()?;
+        let counter = u64::from_le_bytes(counter.try_into().ok()?);
+        context.add(qunlong_core::version::Dot { node: qunlong_core::NodeId(*node), counter });
+    }
+    Some(context)
+}
+
+fn header(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use qunlong_core::NodeId;
+    use qunlong_core::version::Dot;
+
+    #[test]
+    fn a_context_reads_back() {
+        let mut context = VersionVector::default();
+        context.add(Dot { node: NodeId::small(1), counter: 7 });
+        context.add(Dot { node: NodeId::small(2), counter: u64::MAX });
+        assert_eq!(decode_context(encode_context(&context).as_bytes()), Some(context));
+        assert_eq!(decode_context(b"AAAA"), None);
+        assert_eq!(decode_context(b"!"), None);
+    }
+}

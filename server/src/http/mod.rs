@@ -1,0 +1,125 @@
+//! The HTTP side of a node: data, members, traces, links of other nodes, and the dashboard's files.
+//!
+//! Every request passes [`policy`]: the Host must be one of this node's names and an Origin, if there is one, a
+//! server's of this cluster. There are no cookies, so a foreign page has nothing to borrow.
+
+mod demo;
+mod error;
+mod kv;
+mod policy;
+mod trace;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
+use axum::{Json, Router, middleware};
+use qunlong_core::limits;
+use serde_json::{Value, json};
+use tower_http::services::ServeDir;
+
+use crate::driver::{Handle, Snapshot};
+use crate::link;
+use crate::store::Counters;
+pub(crate) use policy::{Policy, keep_policy_current};
+
+/// What the handlers share.
+#[derive(Clone)]
+pub(crate) struct App {
+    pub(crate) node: Handle,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) policy: Policy,
+    /// Where the demonstration's supervisor listens, if this node is part of one.
+    pub(crate) supervisor: Option<String>,
+    /// The dashboard's files.
+    pub(crate) web: Option<PathBuf>,
+}
+
+/// All routes.
+pub(crate) fn router(app: App) -> Router {
+    let api = Router::new()
+        .route("/v1/kv", get(kv::list))
+        .route("/v1/kv/{*key}", get(kv::read).put(kv::write).delete(kv::delete))
+        .route("/v1/members", get(members))
+        .route("/v1/status", get(status))
+        .route("/v1/trace", get(trace::events))
+        .route("/v1/trace/socket", any(trace::socket))
+        .route("/v1/link", any(link_socket))
+        .route("/v1/demo", get(demo::list))
+        .route("/v1/demo/nodes/{name}/{action}", post(demo::node))
+        .route("/v1/demo/links/{peer}/{action}", post(demo::link))
+        .layer(DefaultBodyLimit::max(limits::VALUE_BYTES));
+    let files = match &app.web {
+        Some(web) => api.fallback_service(ServeDir::new(web).precompressed_br()),
+        None => api.fallback(no_dashboard),
+    };
+    files.layer(middleware::from_fn_with_state(app.clone(), policy::enforce)).with_state(app)
+}
+
+async fn no_dashboard() -> Response {
+    const TEXT: &str = "This node serves no dashboard: it was started without --web.\n\
+                        The interface is there: /v1/status, /v1/members, /v1/kv.\n";
+    TEXT.into_response()
+}
+
+async fn link_socket(State(app): State<App>, upgrade: WebSocketUpgrade) -> Response {
+    limited(upgrade).on_upgrade(move |socket| link::accept(socket, app.node.link_context))
+}
+
+/// The library's own limits are far too large.
+fn limited(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
+    upgrade
+        .max_message_size(limits::FRAME_BYTES)
+        .max_frame_size(limits::FRAME_BYTES)
+        .max_write_buffer_size(4 * limits::FRAME_BYTES)
+}
+
+async fn snapshot(app: &App) -> Result<Snapshot, Response> {
+    app.node.commands.inspect().await.ok_or_else(|| error::refused(&qunlong_core::Refusal::Leaving))
+}
+
+async fn members(State(app): State<App>) -> Result<Json<Value>, Response> {
+    let snapshot = snapshot(&app).await?;
+    Ok(Json(json!({
+        "me": snapshot.id,
+        "epoch": snapshot.config.as_ref().map(|config| config.epoch.0),
+        "owners": snapshot.config.as_ref().map(|config| config.storage.keys().collect::<Vec<_>>()),
+        "members": snapshot.members,
+    })))
+}
+
+async fn status(State(app): State<App>) -> Result<Json<Value>, Response> {
+    use std::sync::atomic::Ordering::Relaxed;
+    let snapshot = snapshot(&app).await?;
+    let me = snapshot.members.iter().find(|member| member.id == snapshot.id);
+    Ok(Json(json!({
+        "id": snapshot.id,
+        "name": me.map(|me| &me.profile.name),
+        "generation": snapshot.generation,
+        "version": env!("CARGO_PKG_VERSION"),
+        "protocol": qunlong_core::wire::VERSION,
+        "cluster": snapshot.config.as_ref().map(|config| config.cluster),
+        "epoch": snapshot.config.as_ref().map(|config| config.epoch),
+        "replicas": snapshot.config.as_ref().map(|config| config.replicas),
+        "alive": snapshot.members.iter().filter(|member| member.is_reachable()).count(),
+        "links": snapshot.links,
+        "cuts": snapshot.cuts,
+        "keys": snapshot.keys,
+        "digest": format!("{:016x}", snapshot.digest),
+        "dropped_packets": snapshot.dropped,
+        "uptime_ms": snapshot.uptime.as_millis() as u64,
+        "demo": app.supervisor.is_some(),
+        "journal": {
+            "syncs": app.counters.syncs.load(Relaxed),
+            "records": app.counters.records.load(Relaxed),
+            "bytes": app.counters.bytes.load(Relaxed),
+        },
+    })))
+}
+
+/// How long a closing node gives its connections to finish.
+pub(crate) const GRACE: Duration = Duration::from_millis(500);
