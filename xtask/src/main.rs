@@ -1,1 +1,46 @@
-fn main() {}
+//! `cargo xtask`: sets up, builds, runs, tests and measures the project. See `cargo xtask help`.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use xtask::{Failure, bench, check, demo, web};
+
+/// Everything there is to do with this project.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build everything and run a cluster of native nodes; open its page to add tabs.
+    Demo(demo::Arguments),
+    /// Check everything that continuous integration checks.
+    Test(check::Arguments),
+    /// Measure a cluster of three nodes, and the simulator.
+    Bench(bench::Arguments),
+    /// Build the web app only, into target/web.
+    Web {
+        /// Quicker to build, slower to run.
+        #[arg(long)]
+        dev: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Test(arguments) => check::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
+        Command::Web { dev } => web::build(if dev { web::Profile::Dev } else { web::Profile::Release }).map(drop),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure(message)) => {
+            eprintln!("xtask: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,587 @@
+//! The page's side of the cluster: the worker that runs this tab's node, the servers' traces, and the picture made
+//! of both. Screens read it and ask it; it knows nothing of screens.
+
+use std::cell::{Cell, Ref, RefCell, RefMut};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::rc::Rc;
+
+use futures::StreamExt;
+use futures::channel::oneshot;
+use js_sys::{ArrayBuffer, Uint8Array};
+use qunlong_core::kv::{Op, Outcome as KvOutcome};
+use qunlong_core::member::{Class, Member, State};
+use qunlong_core::{NodeId, Outcome, Refusal, wire};
+use serde_json::Value;
+use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::{JsFuture, spawn_local};
+use web_sys::{HtmlCanvasElement, MessageEvent, RequestInit, Response, Window, Worker, WorkerOptions, WorkerType};
+
+use crate::bridge::{self, FromWorker, Started, Status, ToWorker};
+use crate::draw::{self, Placed};
+use crate::driver::sleep;
+use crate::model::Playback;
+use crate::socket::{Heard, Socket};
+use crate::store::describe;
+
+/// How often servers are asked how they are.
+const POLL_MS: i32 = 1_500;
+
+/// Whether this tab is a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// It runs one.
+    Node,
+    /// It only looks.
+    Watch,
+}
+
+/// A node of the demonstration, as its supervisor reports it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DemoNode {
+    /// `n1`, `n2`, …
+    pub name: String,
+    /// `host:port`.
+    pub address: String,
+    /// Whether its process runs.
+    pub running: bool,
+}
+
+/// Everything the screens show.
+pub struct World {
+    /// The picture.
+    pub playback: Playback,
+    /// The node's state, or, when watching, what a server says of the cluster.
+    pub status: Status,
+    /// The node's identity, once it runs.
+    pub started: Option<Started>,
+    /// Why there is no node.
+    pub failure: Option<(String, String)>,
+    /// Whether the worker died.
+    pub crashed: bool,
+    /// Node or watcher.
+    pub mode: Mode,
+    /// The demonstration's nodes; `None` if this is none.
+    pub demo: Option<Vec<DemoNode>>,
+    /// Links cut by the demonstration: the server that drops, and its peer.
+    pub cuts: BTreeSet<(NodeId, NodeId)>,
+    /// Where nodes stand, made anew when members change.
+    pub placed: Vec<Placed>,
+    /// The stage's canvas while it is on the screen.
+    pub canvas: Option<HtmlCanvasElement>,
+    /// Frames drawn in the last second.
+    pub frames_per_second: u32,
+    worker: Option<Worker>,
+    answers: HashMap<u64, oneshot::Sender<Result<Outcome, Refusal>>>,
+    asked: u64,
+    feeds: BTreeSet<String>,
+    frames: (f64, u32),
+    colours: (f64, BTreeMap<&'static str, String>),
+}
+
+/// The one world of a page, shared by its screens.
+#[derive(Clone)]
+pub struct Cluster {
+    world: Rc<RefCell<World>>,
+    changed: Rc<Cell<bool>>,
+}
+
+impl PartialEq for Cluster {
+    fn eq(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.world, &other.world)
+    }
+}
+
+/// The browser's window.
+#[must_use]
+pub fn window() -> Window {
+    web_sys::window().expect("the page has a window")
+}
+
+/// `host:port` that this page came from.
+#[must_use]
+pub fn own_host() -> String {
+    window().location().host().unwrap_or_default()
+}
+
+fn now() -> f64 {
+    window().performance().map_or(0.0, |performance| performance.now())
+}
+
+impl Cluster {
+    /// Starts everything that runs beside the screens.
+    #[must_use]
+    pub fn new(mode: Mode) -> Self {
+        let world = World {
+            playback: Playback::default(),
+            status: Status::default(),
+            started: None,
+            failure: None,
+            crashed: false,
+            mode,
+            demo: None,
+            cuts: BTreeSet::new(),
+            placed: Vec::new(),
+            canvas: None,
+            frames_per_second: 0,
+            worker: None,
+            answers: HashMap::new(),
+            asked: 0,
+            feeds: BTreeSet::new(),
+            frames: (0.0, 0),
+            colours: (f64::NEG_INFINITY, BTreeMap::new()),
+        };
+        let cluster = Self { world: Rc::new(RefCell::new(world)), changed: Rc::new(Cell::new(true)) };
+        if mode == Mode::Node {
+            cluster.start_node();
+        }
+        cluster.start_frames();
+        spawn_local(cluster.clone().poll());
+        cluster
+    }
+
+    /// To read.
+    #[must_use]
+    pub fn read(&self) -> Ref<'_, World> {
+        self.world.borrow()
+    }
+
+    /// To change; the screens are drawn again.
+    pub fn write(&self) -> RefMut<'_, World> {
+        self.changed.set(true);
+        self.world.borrow_mut()
+    }
+
+    /// Whether anything changed since the last call.
+    #[must_use]
+    pub fn take_changed(&self) -> bool {
+        self.changed.replace(false)
+    }
+
+    /// Runs a node in a new worker; an older worker is stopped.
+    pub fn start_node(&self) {
+        self.stop_worker();
+        let options = WorkerOptions::new();
+        options.set_type(WorkerType::Module);
+        let worker = match Worker::new_with_options("/worker.js", &options) {
+            Ok(worker) => worker,
+            Err(error) => {
+                self.write().failure = Some(("NO_WORKER".to_owned(), describe(&error)));
+                return;
+            }
+        };
+        let on_message = {
+            let cluster = self.clone();
+            Closure::<dyn FnMut(MessageEvent)>::new(move |event: MessageEvent| {
+                let bytes = Uint8Array::new(&event.data()).to_vec();
+                if let Some(message) = bridge::decode(&bytes) {
+                    cluster.receive(message);
+                }
+            })
+        };
+        let on_error = {
+            let cluster = self.clone();
+            Closure::<dyn FnMut(JsValue)>::new(move |_| {
+                let mut world = cluster.write();
+                world.crashed = true;
+                // Nobody will answer any more; dropping the senders tells those who wait.
+                world.answers.clear();
+            })
+        };
+        worker.set_onmessage(Some(on_message.as_ref().unchecked_ref()));
+        worker.set_onerror(Some(on_error.as_ref().unchecked_ref()));
+        // They live as long as the page; a page starts few workers.
+        on_message.forget();
+        on_error.forget();
+        let mut world = self.write();
+        world.mode = Mode::Node;
+        world.worker = Some(worker);
+    }
+
+    /// Says goodbye and goes on watching.
+    pub fn stop_node(&self) {
+        self.tell(&ToWorker::Leave);
+        let cluster = self.clone();
+        spawn_local(async move {
+            // The goodbye needs a moment to leave.
+            sleep(150).await;
+            cluster.stop_worker();
+            cluster.write().mode = Mode::Watch;
+        });
+    }
+
+    fn stop_worker(&self) {
+        let mut world = self.write();
+        if let Some(worker) = world.worker.take() {
+            worker.terminate();
+        }
+        world.started = None;
+        world.failure = None;
+        world.crashed = false;
+        world.status.links.clear();
+        world.answers.clear();
+    }
+
+    /// The page is going away.
+    pub fn leave(&self) {
+        self.tell(&ToWorker::Leave);
+    }
+
+    /// Whether anybody looks at the page.
+    pub fn watch(&self, on: bool) {
+        self.tell(&ToWorker::Watch(on));
+    }
+
+    fn tell(&self, message: &ToWorker) {
+        if let Some(worker) = &self.world.borrow().worker {
+            let buffer: ArrayBuffer = Uint8Array::from(&bridge::encode(message)[..]).buffer();
+            let _ = worker.post_message_with_transfer(&buffer, &js_sys::Array::of1(&buffer));
+        }
+    }
+
+    fn receive(&self, message: FromWorker) {
+        match message {
+            FromWorker::Ready => {
+                let hint = session_storage().and_then(|storage| storage.get_item("qunlong-node").ok().flatten());
+                let name = stored("name");
+                self.tell(&ToWorker::Join { hint, name, server: own_host() });
+            }
+            FromWorker::Started(started) => {
+                if let Some(storage) = session_storage() {
+                    let _ = storage.set_item("qunlong-node", &qunlong_core::id::hex(started.id));
+                }
+                self.write().started = Some(started);
+            }
+            FromWorker::Failed { code, message } => self.write().failure = Some((code, message)),
+            FromWorker::Status(status) => {
+                let mut world = self.write();
+                world.status = *status;
+                world.arrange();
+            }
+            FromWorker::Answer { id, result } => {
+                if let Some(waiting) = self.world.borrow_mut().answers.remove(&id) {
+                    let _ = waiting.send(result);
+                }
+            }
+            FromWorker::Events(events) => self.world.borrow_mut().playback.push(now(), events),
+        }
+    }
+
+    /// Asks this tab's own node. `None` if it died or there is none.
+    pub async fn ask(&self, op: Op) -> Option<Result<KvOutcome, Refusal>> {
+        let answer = {
+            let mut world = self.world.borrow_mut();
+            world.worker.as_ref()?;
+            world.asked += 1;
+            let (answer, waiting) = oneshot::channel();
+            let id = world.asked;
+            world.answers.insert(id, answer);
+            drop(world);
+            self.tell(&ToWorker::Ask { id, op });
+            waiting
+        };
+        match answer.await.ok()? {
+            Ok(Outcome::Kv(outcome)) => Some(Ok(outcome)),
+            Ok(_) => None,
+            Err(refusal) => Some(Err(refusal)),
+        }
+    }
+
+    /// Draws at the screen's pace for as long as the page lives.
+    fn start_frames(&self) {
+        let callback: Rc<RefCell<Option<Closure<dyn FnMut(f64)>>>> = Rc::default();
+        let again = Rc::clone(&callback);
+        let cluster = self.clone();
+        *callback.borrow_mut() = Some(Closure::new(move |at: f64| {
+            if cluster.world.borrow_mut().frame(at) {
+                cluster.changed.set(true);
+            }
+            request_frame(&again);
+        }));
+        request_frame(&callback);
+    }
+
+    /// Follows the servers: their traces, and how they are.
+    async fn poll(self) {
+        loop {
+            let visible = window().document().is_some_and(|document| !document.hidden());
+            if visible {
+                self.open_feeds();
+                self.ask_servers().await;
+            }
+            sleep(POLL_MS).await;
+        }
+    }
+
+    /// The servers' addresses, this page's own first.
+    #[must_use]
+    pub fn servers(&self) -> Vec<String> {
+        let world = self.world.borrow();
+        let own = own_host();
+        let alive = world.status.members.iter().filter(|m| m.profile.class == Class::Server && m.state != State::Left);
+        let mut servers: Vec<String> = alive.filter_map(|member| member.profile.address.clone()).collect();
+        // Two spellings of loopback are one server.
+        servers.retain(|server| server.replace("127.0.0.1", "localhost") != own.replace("127.0.0.1", "localhost"));
+        servers.insert(0, own);
+        servers
+    }
+
+    fn open_feeds(&self) {
+        for server in self.servers() {
+            if self.world.borrow_mut().feeds.insert(server.clone()) {
+                spawn_local(self.clone().feed(server));
+            }
+        }
+    }
+
+    /// One server's trace until it closes.
+    async fn feed(self, server: String) {
+        if let Ok((_socket, mut heard)) = Socket::open(&format!("ws://{server}/v1/trace/socket")) {
+            while let Some(heard) = heard.next().await {
+                match heard {
+                    Heard::Open => (),
+                    Heard::Bytes(bytes) => {
+                        if let Ok(events) = wire::decode_events(&bytes) {
+                            self.world.borrow_mut().playback.push(now(), events);
+                        }
+                    }
+                    Heard::Closed(_) => break,
+                }
+                if window().document().is_some_and(|document| document.hidden()) {
+                    break;
+                }
+            }
+        }
+        self.world.borrow_mut().feeds.remove(&server);
+    }
+
+    async fn ask_servers(&self) {
+        let mut cuts = BTreeSet::new();
+        for server in self.servers() {
+            let Ok(status) = fetch("GET", &format!("http://{server}/v1/status")).await else { continue };
+            let Some(id) = parse_id(&status["id"]) else { continue };
+            cuts.extend(status["cuts"].as_array().into_iter().flatten().filter_map(parse_id).map(|peer| (id, peer)));
+        }
+        let demo = self.fetch_any("GET", "/v1/demo").await.ok().map(|report| demo_nodes(&report));
+        let members = if self.world.borrow().mode == Mode::Watch {
+            self.fetch_any("GET", "/v1/members").await.ok()
+        } else {
+            None
+        };
+        let mut world = self.world.borrow_mut();
+        if world.cuts != cuts || world.demo != demo {
+            world.cuts = cuts;
+            world.demo = demo;
+            self.changed.set(true);
+        }
+        if let Some(members) = members
+            && let Ok(list) = serde_json::from_value::<Vec<Member>>(members["members"].clone())
+        {
+            world.status.members = list;
+            world.arrange();
+            self.changed.set(true);
+        }
+    }
+
+    /// Asks the servers in turn until one answers.
+    ///
+    /// # Errors
+    ///
+    /// What the last one said.
+    pub async fn fetch_any(&self, method: &str, path: &str) -> Result<Value, String> {
+        let mut last = "UNREACHABLE".to_owned();
+        for server in self.servers() {
+            match fetch(method, &format!("http://{server}{path}")).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Kills or restarts a node of the demonstration.
+    ///
+    /// # Errors
+    ///
+    /// What the servers said.
+    pub async fn order(&self, name: &str, action: &str) -> Result<(), String> {
+        let report = self.fetch_any("POST", &format!("/v1/demo/nodes/{name}/{action}")).await?;
+        self.write().demo = Some(demo_nodes(&report));
+        Ok(())
+    }
+
+    /// Cuts or heals the link between a server and a peer.
+    ///
+    /// # Errors
+    ///
+    /// What the server said.
+    pub async fn set_cut(&self, server: NodeId, peer: NodeId, cut: bool) -> Result<(), String> {
+        let address = self.address_of(server).ok_or("UNREACHABLE")?;
+        let action = if cut { "cut" } else { "heal" };
+        fetch("POST", &format!("http://{address}/v1/demo/links/{peer:x}/{action}")).await?;
+        let mut world = self.write();
+        if cut {
+            world.cuts.insert((server, peer));
+        } else {
+            world.cuts.remove(&(server, peer));
+        }
+        Ok(())
+    }
+
+    fn address_of(&self, server: NodeId) -> Option<String> {
+        let world = self.world.borrow();
+        let address = world.member(server)?.profile.address.clone()?;
+        let own = own_host();
+        let is_own = address.replace("127.0.0.1", "localhost") == own.replace("127.0.0.1", "localhost");
+        Some(if is_own { own } else { address })
+    }
+}
+
+impl World {
+    /// A member by its id.
+    #[must_use]
+    pub fn member(&self, id: NodeId) -> Option<&Member> {
+        self.status.members.iter().find(|member| member.id == id)
+    }
+
+    /// What people call a node.
+    #[must_use]
+    pub fn name(&self, id: NodeId) -> String {
+        self.member(id).map_or_else(|| id.to_string(), |member| member.profile.name.clone())
+    }
+
+    /// This tab's node.
+    #[must_use]
+    pub fn me(&self) -> Option<NodeId> {
+        self.started.as_ref().map(|started| started.id)
+    }
+
+    /// Whether a node owns data in the chosen epoch.
+    #[must_use]
+    pub fn is_owner(&self, id: NodeId) -> bool {
+        self.status.config.as_ref().is_some_and(|config| config.storage.contains_key(&id))
+    }
+
+    fn arrange(&mut self) {
+        self.placed = draw::arrange(&self.status.members);
+    }
+
+    /// Moves and draws the picture. Whether anything changed that the screens tell in words.
+    fn frame(&mut self, at: f64) -> bool {
+        let changed = self.playback.frame(at);
+        self.frames.1 += 1;
+        if at - self.frames.0 >= 1_000.0 {
+            self.frames_per_second = self.frames.1;
+            self.frames = (at, 0);
+        }
+        if let Some(canvas) = self.canvas.clone() {
+            self.draw(&canvas, at);
+        }
+        changed
+    }
+
+    fn draw(&mut self, canvas: &HtmlCanvasElement, at: f64) {
+        let context = canvas.get_context("2d").ok().flatten();
+        let Some(context) = context.and_then(|c| c.dyn_into::<web_sys::CanvasRenderingContext2d>().ok()) else {
+            return;
+        };
+        let scale = window().device_pixel_ratio();
+        let (width, height) = (f64::from(canvas.client_width()) * scale, f64::from(canvas.client_height()) * scale);
+        if f64::from(canvas.width()) != width.floor() || f64::from(canvas.height()) != height.floor() {
+            canvas.set_width(width as u32);
+            canvas.set_height(height as u32);
+        }
+        // The themes' colours may change at any time; once in a while is soon enough.
+        if at - self.colours.0 > 500.0 {
+            self.colours = (at, read_colours());
+        }
+        let _ = context.set_transform(1.0, 0.0, 0.0, 1.0, 0.0, 0.0);
+        context.clear_rect(0.0, 0.0, width, height);
+        let fit = (width / draw::WIDTH).min(height / draw::HEIGHT);
+        let (left, top) = ((width - fit * draw::WIDTH) / 2.0, (height - fit * draw::HEIGHT) / 2.0);
+        let _ = context.set_transform(fit, 0.0, 0.0, fit, left, top);
+        for family in draw::FAMILIES {
+            let name = draw::colour(family);
+            context.set_fill_style_str(self.colours.1.get(name).map_or("#888", String::as_str));
+            context.begin_path();
+            for (flight, progress) in self.playback.flights().filter(|(flight, _)| flight.kind.family() == family) {
+                let ends = (draw::place_of(&self.placed, flight.from), draw::place_of(&self.placed, flight.to));
+                let (Some(from), Some(to)) = ends else { continue };
+                let radius = if family == qunlong_core::lift::Family::Membership { 3.5 } else { 6.5 };
+                for (behind, share) in [(0.0, 1.0), (0.05, 0.6), (0.1, 0.35)] {
+                    let point = draw::along(from, to, (progress - behind).max(0.0));
+                    context.move_to(point.x + radius * share, point.y);
+                    let _ = context.arc(point.x, point.y, radius * share, 0.0, std::f64::consts::TAU);
+                }
+            }
+            context.fill();
+        }
+    }
+}
+
+fn read_colours() -> BTreeMap<&'static str, String> {
+    let root = window().document().and_then(|document| document.document_element());
+    let style = root.and_then(|root| window().get_computed_style(&root).ok().flatten());
+    let Some(style) = style else { return BTreeMap::new() };
+    draw::FAMILIES
+        .into_iter()
+        .map(|family| {
+            let name = draw::colour(family);
+            (name, style.get_property_value(name).unwrap_or_default().trim().to_owned())
+        })
+        .collect()
+}
+
+fn request_frame(callback: &Rc<RefCell<Option<Closure<dyn FnMut(f64)>>>>) {
+    if let Some(callback) = callback.borrow().as_ref() {
+        let _ = window().request_animation_frame(callback.as_ref().unchecked_ref());
+    }
+}
+
+fn demo_nodes(report: &Value) -> Vec<DemoNode> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let nodes = report["nodes"].as_array().into_iter().flatten();
+    nodes
+        .map(|node| DemoNode {
+            name: text(&node["name"]),
+            address: text(&node["address"]),
+            running: node["running"].as_bool().unwrap_or(false),
+        })
+        .collect()
+}
+
+fn parse_id(value: &Value) -> Option<NodeId> {
+    NodeId::parse_hex(value.as_str()?)
+}
+
+/// A request to a server; an error carries its code and message.
+async fn fetch(method: &str, url: &str) -> Result<Value, String> {
+    let init = RequestInit::new();
+    init.set_method(method);
+    let promise = window().fetch_with_str_and_init(url, &init);
+    let response: Response = JsFuture::from(promise).await.map_err(|error| describe(&error))?.unchecked_into();
+    let text = response.text().map_err(|error| describe(&error))?;
+    let text = JsFuture::from(text).await.map_err(|error| describe(&error))?.as_string().unwrap_or_default();
+    let body: Value = serde_json::from_str(&text).unwrap_or_default();
+    if response.ok() {
+        return Ok(body);
+    }
+    let part = |name: &str| body["error"][name].as_str().unwrap_or_default().to_owned();
+    Err(format!("{}: {}", part("code"), part("message")))
+}
+
+fn session_storage() -> Option<web_sys::Storage> {
+    window().session_storage().ok().flatten()
+}
+
+/// A setting kept on this device.
+#[must_use]
+pub fn stored(name: &str) -> Option<String> {
+    window().local_storage().ok().flatten()?.get_item(&format!("qunlong-{name}")).ok().flatten()
+}
+
+/// Keeps a setting on this device.
+pub fn keep(name: &str, value: &str) {
+    if let Ok(Some(storage)) = window().local_storage() {
+        let _ = storage.set_item(&format!("qunlong-{name}"), value);
+    }
+}

@@ -1,0 +1,516 @@
+//! What the screens show, computed from the events that nodes told. Pure: no browser, no clock of its own.
+//!
+//! Messages on a loopback network take a fifth of a millisecond; nobody can follow that. [`Playback`] therefore
+//! stretches time *along causality*: a message takes a visible while to fly, and whatever it caused begins when it
+//! has arrived. Order and causes stay true, only the pace is for people.
+//!
+//! ```text
+//!   real       n1 sends ┐0.2 ms┌ n2 answers ┐0.2 ms┌ n1 counts 2/2
+//!   shown      n1 sends ──────600 ms──────▶ n2 answers ──────600 ms──────▶ n1 counts 2/2
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use qunlong_core::kv::{Event as KvEvent, OpKind, Phase};
+use qunlong_core::lift::{EventKind, Family, MessageKind};
+use qunlong_core::trace::{Cause, MessageId};
+use qunlong_core::version::Dot;
+use qunlong_core::{Event, NodeId, OpId, Refusal};
+
+/// How long a message flies at speed 1, in ms.
+pub const FLIGHT_MS: f64 = 700.0;
+/// Events of several nodes are collected so long before they are put in order by their clocks.
+const GATHER_MS: f64 = 120.0;
+/// Events that wait to be shown; beyond it gossip is not shown at all, and beyond twice this nothing is.
+const WAITING: usize = 1_500;
+/// Messages in the air; further ones are not drawn.
+const FLIGHTS: usize = 400;
+/// Operations remembered.
+const OPERATIONS: usize = 8;
+/// Lines of the story remembered.
+const STORY: usize = 120;
+/// A picture that is further behind than this catches up faster, then faster still.
+const RELAXED_MS: f64 = 4_000.0;
+
+/// A message on its way.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Flight {
+    /// Who sent it.
+    pub from: NodeId,
+    /// Who gets it.
+    pub to: NodeId,
+    /// What it is.
+    pub kind: MessageKind,
+    /// When it left, on the picture's clock.
+    pub start: f64,
+}
+
+/// An operation and its votes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Operation {
+    /// Its name.
+    pub op: OpId,
+    /// What it does.
+    pub kind: OpKind,
+    /// To which key.
+    pub key: String,
+    /// Who is asked.
+    pub owners: Vec<NodeId>,
+    /// How many must answer.
+    pub needed: u8,
+    /// Whose answers to the read were counted, in order.
+    pub read: Vec<NodeId>,
+    /// Whose acknowledgements were counted, in order.
+    pub acked: Vec<NodeId>,
+    /// The dot, once minted.
+    pub dot: Option<Dot>,
+    /// How it ended, if it has.
+    pub end: Option<Option<Refusal>>,
+}
+
+/// One line of the story.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Line {
+    /// Counts lines, for stable keys.
+    pub number: u64,
+    /// What happened.
+    pub event: Event,
+}
+
+/// Events turned into a picture at a pace that a person can follow.
+#[derive(Clone, Debug)]
+pub struct Playback {
+    /// The picture's time, in ms.
+    clock: f64,
+    /// Where the clock would be without pauses.
+    edge: f64,
+    /// Real time, in ms, of the last frame.
+    last_frame: f64,
+    speed: f64,
+    paused: bool,
+    /// Families that are not drawn.
+    hidden: BTreeSet<Family>,
+    gathering: Vec<(f64, Event)>,
+    waiting: BTreeMap<(u64, u64), Event>,
+    scheduled: u64,
+    /// When each message arrives on the picture's clock.
+    arrivals: BTreeMap<MessageId, f64>,
+    seen: BTreeSet<(NodeId, u64, u64)>,
+    flights: Vec<Flight>,
+    operations: VecDeque<Operation>,
+    story: VecDeque<Line>,
+    lines: u64,
+    rates: VecDeque<u32>,
+    rate_since: f64,
+    total: u64,
+}
+
+impl Default for Playback {
+    fn default() -> Self {
+        Self {
+            clock: 0.0,
+            edge: 0.0,
+            last_frame: 0.0,
+            speed: 1.0,
+            paused: false,
+            hidden: BTreeSet::new(),
+            gathering: Vec::new(),
+            waiting: BTreeMap::new(),
+            scheduled: 0,
+            arrivals: BTreeMap::new(),
+            seen: BTreeSet::new(),
+            flights: Vec::new(),
+            operations: VecDeque::new(),
+            story: VecDeque::new(),
+            lines: 0,
+            rates: VecDeque::from(vec![0; 60]),
+            rate_since: 0.0,
+            total: 0,
+        }
+    }
+}
+
+impl Playback {
+    /// Takes in what a node told. Events that came by two ways are taken once.
+    pub fn push(&mut self, real_ms: f64, events: impl IntoIterator<Item = Event>) {
+        for event in events {
+            if self.seen.insert((event.node, event.generation.0, event.seq)) {
+                self.total += 1;
+                if let Some(rate) = self.rates.back_mut() {
+                    *rate += 1;
+                }
+                self.gathering.push((real_ms, event));
+            }
+        }
+        if self.seen.len() > 60_000 {
+            self.seen.clear();
+        }
+    }
+
+    /// Moves the picture to real time `real_ms`. Returns whether anything but flying changed.
+    pub fn frame(&mut self, real_ms: f64) -> bool {
+        let step = (real_ms - self.last_frame).clamp(0.0, 200.0);
+        self.last_frame = real_ms;
+        self.edge += step * self.speed;
+        if !self.paused {
+            let behind = self.behind_ms();
+            let hurry = 1.0 + (behind / RELAXED_MS).powi(2).min(30.0);
+            self.clock = self.clock.max((self.clock + step * self.speed * hurry).min(self.edge.max(self.last_waiting())));
+        }
+        if real_ms - self.rate_since >= 1_000.0 {
+            self.rate_since = real_ms;
+            self.rates.pop_front();
+            self.rates.push_back(0);
+        }
+        self.schedule(real_ms);
+        let changed = self.show();
+        let clock = self.clock;
+        self.flights.retain(|flight| clock < flight.start + FLIGHT_MS);
+        changed
+    }
+
+    fn last_waiting(&self) -> f64 {
+        self.waiting.last_key_value().map_or(0.0, |((at, _), _)| *at as f64 / 1_000.0)
+    }
+
+    fn behind_ms(&self) -> f64 {
+        let next = self.waiting.first_key_value().map_or(self.clock, |((at, _), _)| *at as f64 / 1_000.0);
+        (self.last_waiting() - next).max(0.0)
+    }
+
+    /// Gives each gathered event its time: no earlier than what caused it has arrived.
+    fn schedule(&mut self, real_ms: f64) {
+        let (mut ready, rest): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.gathering).into_iter().partition(|(at, _)| real_ms - at >= GATHER_MS);
+        self.gathering = rest;
+        ready.sort_by_key(|(_, event)| (event.at.wall, event.node, event.seq));
+        for (_, event) in ready {
+            let now = if self.paused { self.edge.max(self.clock) } else { self.clock };
+            let cause = match event.cause {
+                Cause::Message(message) => self.arrivals.get(&message).copied().unwrap_or(now),
+                Cause::Start | Cause::Request(_) | Cause::Durable | Cause::Timer | Cause::Link => now,
+            };
+            let at = now.max(cause);
+            if let EventKind::Sent { message, .. } = &event.kind {
+                self.arrivals.insert(*message, at + FLIGHT_MS);
+            }
+            let gives_way = is_gossip(&event.kind) && self.waiting.len() > WAITING;
+            if gives_way || self.waiting.len() > 2 * WAITING {
+                continue;
+            }
+            self.scheduled += 1;
+            self.waiting.insert(((at * 1_000.0) as u64, self.scheduled), event);
+        }
+        while self.arrivals.len() > 20_000 {
+            self.arrivals.pop_first();
+        }
+    }
+
+    /// Shows everything whose time has come.
+    fn show(&mut self) -> bool {
+        let mut changed = false;
+        while let Some(entry) = self.waiting.first_entry() {
+            let at = entry.key().0 as f64 / 1_000.0;
+            if at > self.clock {
+                break;
+            }
+            let event = entry.remove();
+            changed |= self.apply(at, event);
+        }
+        changed
+    }
+
+    fn apply(&mut self, at: f64, event: Event) -> bool {
+        match &event.kind {
+            EventKind::Sent { to, kind, .. } => {
+                if self.hidden.contains(&kind.family()) {
+                    return false;
+                }
+                for &to in to.iter().take(FLIGHTS.saturating_sub(self.flights.len())) {
+                    self.flights.push(Flight { from: event.node, to, kind: *kind, start: at });
+                }
+                false
+            }
+            // Only what a node whose own trace we do not see has sent; its flight begins now.
+            EventKind::Received { message, kind } => {
+                let is_ours = self.arrivals.contains_key(message);
+                if !is_ours && !self.hidden.contains(&kind.family()) && self.flights.len() < FLIGHTS {
+                    self.flights.push(Flight { from: message.node, to: event.node, kind: *kind, start: at });
+                }
+                false
+            }
+            EventKind::Kv(kv) => {
+                self.follow(kv);
+                self.tell(event);
+                true
+            }
+            EventKind::Started | EventKind::Slept { .. } | EventKind::Membership(_) | EventKind::Topology(_) => {
+                self.tell(event);
+                true
+            }
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.lines += 1;
+        self.story.push_front(Line { number: self.lines, event });
+        self.story.truncate(STORY);
+    }
+
+    /// Follows an operation from its beginning to its end.
+    fn follow(&mut self, event: &KvEvent) {
+        match event {
+            KvEvent::Began { op, kind, key, owners, needed } => {
+                self.operations.push_front(Operation {
+                    op: *op,
+                    kind: *kind,
+                    key: key.to_string(),
+                    owners: owners.clone(),
+                    needed: *needed,
+                    read: Vec::new(),
+                    acked: Vec::new(),
+                    dot: None,
+                    end: None,
+                });
+                self.operations.truncate(OPERATIONS);
+            }
+            KvEvent::Counted { op, phase, from, .. } => {
+                if let Some(operation) = self.operation(*op) {
+                    match phase {
+                        Phase::Reading => operation.read.push(*from),
+                        Phase::Writing => operation.acked.push(*from),
+                    }
+                }
+            }
+            KvEvent::Minted { op, dot, .. } => {
+                if let Some(operation) = self.operation(*op) {
+                    operation.dot = Some(*dot);
+                }
+            }
+            KvEvent::Finished { op, refusal } => {
+                if let Some(operation) = self.operation(*op) {
+                    operation.end = Some(refusal.clone());
+                }
+            }
+            KvEvent::Handed { .. } | KvEvent::Repaired { .. } => (),
+        }
+    }
+
+    fn operation(&mut self, op: OpId) -> Option<&mut Operation> {
+        self.operations.iter_mut().find(|operation| operation.op == op)
+    }
+
+    /// Messages in the air with how far each has come, 0 to 1.
+    pub fn flights(&self) -> impl Iterator<Item = (&Flight, f64)> {
+        self.flights.iter().map(|flight| (flight, ((self.clock - flight.start) / FLIGHT_MS).clamp(0.0, 1.0)))
+    }
+
+    /// The newest operations, newest first.
+    #[must_use]
+    pub fn operations(&self) -> &VecDeque<Operation> {
+        &self.operations
+    }
+
+    /// The story, newest first.
+    #[must_use]
+    pub fn story(&self) -> &VecDeque<Line> {
+        &self.story
+    }
+
+    /// Events that are not shown yet.
+    #[must_use]
+    pub fn behind(&self) -> usize {
+        self.waiting.len() + self.gathering.len()
+    }
+
+    /// Events in each of the last 60 seconds.
+    #[must_use]
+    pub fn rates(&self) -> &VecDeque<u32> {
+        &self.rates
+    }
+
+    /// Events taken in so far.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// Whether the picture stands still.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// Stops or goes on. Going on plays what was missed.
+    pub fn set_paused(&mut self, paused: bool) {
+        self.paused = paused;
+    }
+
+    /// How fast it plays; 1 is the usual pace.
+    #[must_use]
+    pub fn speed(&self) -> f64 {
+        self.speed
+    }
+
+    /// Sets the pace, between 1/100 and 4.
+    pub fn set_speed(&mut self, speed: f64) {
+        self.speed = speed.clamp(0.01, 4.0);
+    }
+
+    /// Moves to the next event and shows it.
+    pub fn step(&mut self) {
+        if let Some(((at, _), _)) = self.waiting.first_key_value() {
+            self.clock = self.clock.max(*at as f64 / 1_000.0);
+            self.edge = self.edge.max(self.clock);
+        } else {
+            self.clock += FLIGHT_MS / 2.0;
+            self.edge = self.edge.max(self.clock);
+        }
+    }
+
+    /// Drops what is waiting and goes on live.
+    pub fn catch_up(&mut self) {
+        for event in std::mem::take(&mut self.waiting).into_values() {
+            if !matches!(event.kind, EventKind::Sent { .. } | EventKind::Received { .. }) {
+                self.apply(self.clock, event);
+            }
+        }
+        self.arrivals.clear();
+        self.clock = self.edge;
+        self.paused = false;
+    }
+
+    /// Whether a family is drawn.
+    #[must_use]
+    pub fn is_hidden(&self, family: Family) -> bool {
+        self.hidden.contains(&family)
+    }
+
+    /// Draws a family or not.
+    pub fn toggle(&mut self, family: Family) {
+        if !self.hidden.remove(&family) {
+            self.hidden.insert(family);
+            self.flights.retain(|flight| flight.kind.family() != family);
+        }
+    }
+}
+
+fn is_gossip(kind: &EventKind) -> bool {
+    match kind {
+        EventKind::Sent { kind, .. } | EventKind::Received { kind, .. } => kind.family() == Family::Membership,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use qunlong_core::{Generation, Instant, Now, WallTime};
+
+    fn event(node: u8, seq: u64, wall: u64, cause: Cause, kind: EventKind) -> Event {
+        let at = Now { mono: Instant(wall), wall: WallTime(wall) };
+        Event { at, node: NodeId::small(node), generation: Generation(1), seq, cause, kind }
+    }
+
+    fn message(node: u8, seq: u64) -> MessageId {
+        MessageId { node: NodeId::small(node), generation: Generation(1), seq }
+    }
+
+    fn sent(from: u8, to: u8, seq: u64) -> EventKind {
+        EventKind::Sent { message: message(from, seq), to: vec![NodeId::small(to)], kind: MessageKind::Read }
+    }
+
+    fn flying(playback: &Playback) -> Vec<(NodeId, NodeId)> {
+        playback.flights().map(|(flight, _)| (flight.from, flight.to)).collect()
+    }
+
+    /// 60 frames a second from `from` to `to`.
+    fn play(playback: &mut Playback, from: f64, to: f64) {
+        let mut at = from;
+        while at <= to {
+            playback.frame(at);
+            at += 16.0;
+        }
+    }
+
+    #[test]
+    fn an_answer_takes_off_when_the_question_has_landed() {
+        let mut playback = Playback::default();
+        // 200 µs apart in reality, and told in the wrong order.
+        playback.push(0.0, [event(2, 1, 200, Cause::Message(message(1, 1)), sent(2, 1, 1))]);
+        playback.push(0.0, [event(1, 1, 0, Cause::Timer, sent(1, 2, 1))]);
+        play(&mut playback, 0.0, 400.0);
+        assert_eq!(flying(&playback), [(NodeId::small(1), NodeId::small(2))]);
+        play(&mut playback, 416.0, 1_300.0);
+        assert_eq!(flying(&playback), [(NodeId::small(2), NodeId::small(1))]);
+    }
+
+    #[test]
+    fn an_event_that_came_by_two_ways_is_shown_once() {
+        let mut playback = Playback::default();
+        let one = event(1, 1, 0, Cause::Timer, sent(1, 2, 1));
+        playback.push(0.0, [one.clone(), one]);
+        play(&mut playback, 0.0, 300.0);
+        assert_eq!(flying(&playback).len(), 1);
+    }
+
+    #[test]
+    fn a_pause_keeps_what_happens_and_shows_it_later() {
+        let mut playback = Playback::default();
+        playback.set_paused(true);
+        playback.push(0.0, [event(1, 1, 0, Cause::Timer, sent(1, 2, 1))]);
+        play(&mut playback, 0.0, 1_000.0);
+        assert_eq!((flying(&playback).len(), playback.behind()), (0, 1));
+        playback.step();
+        playback.frame(1_010.0);
+        assert_eq!((flying(&playback).len(), playback.behind()), (1, 0));
+    }
+
+    #[test]
+    fn a_message_from_a_node_that_tells_us_nothing_is_shown_when_it_arrives() {
+        let mut playback = Playback::default();
+        let received = EventKind::Received { message: message(9, 4), kind: MessageKind::Mint };
+        playback.push(0.0, [event(1, 1, 0, Cause::Message(message(9, 4)), received)]);
+        play(&mut playback, 0.0, 300.0);
+        assert_eq!(flying(&playback), [(NodeId::small(9), NodeId::small(1))]);
+    }
+
+    #[test]
+    fn votes_fill_toward_the_quorum() {
+        let mut playback = Playback::default();
+        let op = OpId { node: NodeId::small(1), generation: Generation(1), seq: 1 };
+        let owners = vec![NodeId::small(1), NodeId::small(2), NodeId::small(3)];
+        let began = KvEvent::Began { op, kind: OpKind::Put, key: "k".into(), owners, needed: 2 };
+        let counted = |from: u8, have| KvEvent::Counted {
+            op,
+            phase: Phase::Writing,
+            from: NodeId::small(from),
+            have,
+            needed: 2,
+        };
+        let told = [began, counted(1, 1), counted(3, 2), KvEvent::Finished { op, refusal: None }];
+        for (seq, kv) in (1..).zip(told) {
+            playback.push(0.0, [event(1, seq, seq, Cause::Timer, EventKind::Kv(kv))]);
+        }
+        play(&mut playback, 0.0, 300.0);
+        let shown = &playback.operations()[0];
+        assert_eq!((shown.acked.len(), &shown.end), (2, &Some(None)));
+    }
+
+    #[test]
+    fn a_flood_is_bounded_and_gossip_gives_way() {
+        let mut playback = Playback::default();
+        let flood = (1..20_000).map(|seq| {
+            let kind = EventKind::Sent {
+                message: message(1, seq),
+                to: vec![NodeId::small(2)],
+                kind: MessageKind::Gossip,
+            };
+            event(1, seq, seq, Cause::Timer, kind)
+        });
+        playback.push(0.0, flood);
+        playback.set_paused(true);
+        play(&mut playback, 0.0, 300.0);
+        assert!(playback.behind() <= WAITING + 1);
+    }
+}

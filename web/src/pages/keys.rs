@@ -1,0 +1,261 @@
+//! Keys: read and write through this tab's own node, with siblings shown and resolvable.
+
+use qunlong_core::kv::{Op, Outcome, WriteContext};
+use qunlong_core::placement::{Partition, Placement};
+use qunlong_core::quorum::{Level, majority};
+use qunlong_core::version::{VersionVector, Versions};
+use qunlong_core::{Bytes, NodeId};
+use wasm_bindgen_futures::spawn_local;
+use yew::prelude::*;
+
+use crate::app::{Action, Screen};
+use crate::cluster::{Cluster, Mode};
+use crate::components::{Confirm, badge, badges, typed};
+use crate::driver::sleep;
+use crate::i18n;
+
+/// A page of the list.
+const PAGE: u32 = 100;
+/// The list is read again this often while it is on the screen.
+const REFRESH_MS: i32 = 2_000;
+
+/// What the last request did, for people.
+#[derive(Clone, PartialEq)]
+enum Told {
+    Nothing,
+    Working,
+    Written { node: NodeId, counter: u64, acked: Vec<NodeId> },
+    Refused(qunlong_core::Refusal),
+    NoNode,
+}
+
+/// The open key.
+#[derive(Clone, PartialEq, Default)]
+struct Open {
+    versions: Versions,
+    answered: Vec<NodeId>,
+}
+
+/// The screen.
+#[function_component]
+pub fn KeysPage(screen: &Screen) -> Html {
+    let texts = screen.texts();
+    let prefix = use_state(String::new);
+    let list = use_state(Vec::<(Bytes, Versions)>::new);
+    let next = use_state(|| None::<Bytes>);
+    let limit = use_state(|| PAGE);
+    let open = use_state(|| None::<Open>);
+    let told = use_state(|| Told::Nothing);
+    let key = use_state(|| screen.view.key.clone().unwrap_or_default());
+    let value = use_state(String::new);
+    let alive = use_mut_ref(|| 0_u32);
+
+    // The list and the open key are read again and again while the screen is up.
+    {
+        let (cluster, list, next, open) = (screen.cluster.clone(), list.setter(), next.setter(), open.setter());
+        let alive = alive.clone();
+        let dependencies = ((*prefix).clone(), *limit, screen.view.key.clone(), (*told).clone());
+        use_effect_with(dependencies, move |(prefix, limit, key, _)| {
+            let (prefix, limit, key) = (Bytes::from(prefix.as_str()), *limit, key.clone());
+            *alive.borrow_mut() += 1;
+            let (mine, still) = (*alive.borrow(), alive.clone());
+            spawn_local(async move {
+                while *still.borrow() == mine {
+                    let op = Op::List { prefix: prefix.clone(), after: None, limit, within: None };
+                    if let Some(Ok(Outcome::Listed { entries, next: more, .. })) = cluster.ask(op).await {
+                        list.set(entries);
+                        next.set(more);
+                    }
+                    if *still.borrow() != mine {
+                        return;
+                    }
+                    if let Some(key) = &key {
+                        open.set(read(&cluster, key).await);
+                    }
+                    sleep(REFRESH_MS).await;
+                }
+            });
+            let stop = alive.clone();
+            move || *stop.borrow_mut() += 1
+        });
+    }
+
+    let write = {
+        let (screen, told) = (screen.clone(), told.setter());
+        Callback::from(move |(key, value, context): (String, Option<String>, WriteContext)| {
+            let (cluster, act, told) = (screen.cluster.clone(), screen.act.clone(), told.clone());
+            told.set(Told::Working);
+            spawn_local(async move {
+                let op = Op::Put {
+                    key: key.as_str().into(),
+                    value: value.as_deref().map(Bytes::from),
+                    context,
+                    write: None,
+                    stored: Level::Majority,
+                    within: None,
+                };
+                told.set(match cluster.ask(op).await {
+                    Some(Ok(Outcome::Written { dot, acked, .. })) => {
+                        Told::Written { node: dot.node, counter: dot.counter, acked }
+                    }
+                    Some(Ok(_)) | None => Told::NoNode,
+                    Some(Err(refusal)) => Told::Refused(refusal),
+                });
+                act.emit(Action::Key(Some(key)));
+            });
+        })
+    };
+    let submit = {
+        let (write, key, value) = (write.clone(), key.clone(), value.clone());
+        move |event: SubmitEvent| {
+            event.prevent_default();
+            if !key.is_empty() {
+                write.emit(((*key).clone(), Some((*value).clone()), WriteContext::Current));
+            }
+        }
+    };
+    let put_sibling = {
+        let (write, key, value) = (write.clone(), key.clone(), value.clone());
+        move |_: MouseEvent| {
+            if !key.is_empty() {
+                let nothing = WriteContext::Seen(VersionVector::default());
+                write.emit(((*key).clone(), Some((*value).clone()), nothing));
+            }
+        }
+    };
+    let edit = |state: &UseStateHandle<String>| {
+        let state = state.clone();
+        move |event: InputEvent| state.set(typed(&event))
+    };
+
+    let world = screen.cluster.read();
+    let can_write = world.mode == Mode::Node && world.status.config.is_some();
+    let entries = list.iter().map(|(name, versions)| {
+        let name = name.to_string();
+        let choose = {
+            let (act, key, open) = (screen.act.clone(), key.clone(), open.clone());
+            let name = name.clone();
+            move |_: MouseEvent| {
+                key.set(name.clone());
+                open.set(None);
+                act.emit(Action::Key(Some(name.clone())));
+            }
+        };
+        let count = versions.values().count();
+        let shown = versions.values().next().and_then(|sibling| sibling.value.clone()).map(|value| value.to_string());
+        let current = (screen.view.key.as_deref() == Some(name.as_str())).then_some("true");
+        html! {
+            <li key={name.clone()}>
+                <button class="entry" onclick={choose} aria-current={current}>
+                    <b>{ name.clone() }</b>
+                    <span>{ shown.unwrap_or_default().chars().take(60).collect::<String>() }</span>
+                    if count > 1 { <em>{ format!("{count} {}", texts.siblings) }</em> }
+                </button>
+            </li>
+        }
+    });
+    let more = {
+        let limit = limit.clone();
+        move |_: MouseEvent| limit.set(*limit + PAGE)
+    };
+    let message = match &*told {
+        Told::Nothing => Html::default(),
+        Told::Working => html! { <p class="told">{ texts.working }</p> },
+        Told::Written { node, counter, acked } => html! {
+            <p class="told good">
+                { format!("✓ {} · {} ", texts.done, texts.minted_by) }{ badge(&world, *node) }{ format!(" #{counter} · {} ", texts.held_by) }
+                { badges(&world, acked) }
+            </p>
+        },
+        Told::Refused(refusal) => html! { <p class="told bad">{ i18n::refusal(screen.view.language, refusal) }</p> },
+        Told::NoNode => html! { <p class="told bad">{ texts.keys_need_node }</p> },
+    };
+    html! {
+        <div class="columns keys-layout">
+            <section class="card list">
+                <div class="row"><label>{ texts.prefix }<input id="filter" value={(*prefix).clone()} oninput={edit(&prefix)} /></label></div>
+                <ul class="entries">{ for entries }</ul>
+                if list.is_empty() { <p class="empty">{ texts.keys_empty }</p> }
+                if next.is_some() { <button onclick={more}>{ texts.more }</button> }
+            </section>
+            <section class="card">
+                <h1>{ texts.keys_title }</h1>
+                <p class="lead">{ if can_write { texts.keys_lead } else { texts.keys_need_node } }</p>
+                <form class="write" onsubmit={submit}>
+                    <label>{ texts.key }<input id="key" required=true maxlength="256" value={(*key).clone()} oninput={edit(&key)} /></label>
+                    <label>{ texts.value }<textarea id="value" rows="2" value={(*value).clone()} oninput={edit(&value)} /></label>
+                    <div class="row">
+                        <button id="put" class="primary" disabled={!can_write}>{ texts.put }</button>
+                        <button id="put-sibling" type="button" disabled={!can_write} onclick={put_sibling}>{ texts.put_sibling }</button>
+                    </div>
+                </form>
+                <div role="status" id="told">{ message }</div>
+                { one_key(screen, open.as_ref(), &write) }
+            </section>
+        </div>
+    }
+}
+
+async fn read(cluster: &Cluster, key: &str) -> Option<Open> {
+    let op = Op::Get { key: key.into(), read: Level::Majority, within: None };
+    match cluster.ask(op).await {
+        Some(Ok(Outcome::Read { versions, answered })) => Some(Open { versions, answered }),
+        _ => None,
+    }
+}
+
+/// The open key: its owners, its versions, and what can be done with them.
+fn one_key(
+    screen: &Screen,
+    open: Option<&Open>,
+    write: &Callback<(String, Option<String>, WriteContext)>,
+) -> Html {
+    let texts = screen.texts();
+    let world = screen.cluster.read();
+    let Some(key) = screen.view.key.clone() else { return html! { <p class="empty">{ texts.choose_key }</p> } };
+    let owners: Vec<NodeId> = world
+        .status
+        .config
+        .as_ref()
+        .map(|config| Placement::new(config).owners(Partition::of(key.as_bytes())).to_vec())
+        .unwrap_or_default();
+    let quorum = world.status.config.as_ref().map(|config| {
+        let needed = majority(config.replicas);
+        format!("N = {} · R = {needed} · W = {needed}", config.replicas)
+    });
+    let Some(open) = open else {
+        return html! { <div class="one-key"><h2>{ key }</h2><p class="told">{ texts.working }</p></div> };
+    };
+    let context = WriteContext::Seen(open.versions.context().clone());
+    let values: Vec<_> = open.versions.values().cloned().collect();
+    let has_siblings = values.len() > 1;
+    let rows = values.iter().map(|sibling| {
+        let text = sibling.value.as_ref().map(ToString::to_string).unwrap_or_default();
+        let keep = {
+            let (write, key, text, context) = (write.clone(), key.clone(), text.clone(), context.clone());
+            move |_: MouseEvent| write.emit((key.clone(), Some(text.clone()), context.clone()))
+        };
+        html! {
+            <li>
+                <pre>{ text }</pre>
+                <small>{ format!("{} ", texts.minted_by) }{ badge(&world, sibling.dot.node) }{ format!(" #{}", sibling.dot.counter) }</small>
+                if has_siblings { <button onclick={keep}>{ texts.keep_this }</button> }
+            </li>
+        }
+    });
+    let delete = {
+        let (write, key, context) = (write.clone(), key.clone(), context.clone());
+        Callback::from(move |()| write.emit((key.clone(), None, context.clone())))
+    };
+    html! {
+        <div class="one-key">
+            <h2 id="open-key">{ key.clone() }</h2>
+            <p class="facts-line">{ texts.owners }{ " " }{ badges(&world, &owners) }{ " " }{ quorum.unwrap_or_default() }</p>
+            if has_siblings { <p class="siblings-note"><b>{ format!("{} {}", values.len(), texts.siblings) }</b>{ " " }{ texts.siblings_lead }</p> }
+            <ul class="versions" id="versions">{ for rows }</ul>
+            if values.is_empty() { <p class="empty">{ texts.no_value }</p> }
+            <p class="facts-line">{ texts.answered_by }{ " " }{ badges(&world, &open.answered) }</p>
+            if !values.is_empty() { <Confirm label={texts.delete} sure={texts.delete_sure} on_confirm={delete} /> }
+        </div>
+    }
+}
