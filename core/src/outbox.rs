@@ -54,7 +54,7 @@ pub enum Output {
 
 /// Something that waits behind the gate.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[expect(clippy::large_enum_variant, reason = "most parcels are messages; a box each would cost more than it saves")]
+#[allow(clippy::large_enum_variant, reason = "most parcels are messages; a box each would cost more than it saves")]
 pub(crate) enum Parcel {
     Send { to: Vec<NodeId>, payload: Payload, cause: Cause },
     Reply { id: RequestId, result: Result<Outcome, Refusal> },

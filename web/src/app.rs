@@ -129,9 +129,11 @@ impl View {
         let hash = hash.trim_start_matches("#/");
         let (path, query) = hash.split_once('?').unwrap_or((hash, ""));
         let field = |name: &str| {
-            query.split('&').filter_map(|pair| pair.split_once('=')).find(|(n, _)| *n == name).map(|(_, value)| {
-                js_sys::decode_uri_component(value).map_or_else(|_| value.to_owned(), |text| text.into())
-            })
+            query
+                .split('&')
+                .filter_map(|pair| pair.split_once('='))
+                .find(|(n, _)| *n == name)
+                .map(|(_, value)| js_sys::decode_uri_component(value).map_or_else(|_| value.to_owned(), Into::into))
         };
         let browser = || window().navigator().language().unwrap_or_default();
         let language = field("lang").or_else(|| stored("language")).unwrap_or_else(browser);
@@ -215,6 +217,7 @@ impl Reducible for View {
 
 /// What every screen gets.
 #[derive(Clone, Properties, PartialEq)]
+#[allow(missing_debug_implementations, reason = "it holds callbacks")]
 pub struct Screen {
     /// The cluster.
     pub cluster: Cluster,
@@ -337,7 +340,11 @@ fn use_address(view: &UseReducerHandle<View>) {
         keep("language", view.language.tag());
         keep("theme", view.theme.tag());
         if let Some(document) = window().document() {
-            document.set_title(&format!("{} · {}", view.page.title(view.language.texts()), view.language.texts().brand));
+            document.set_title(&format!(
+                "{} · {}",
+                view.page.title(view.language.texts()),
+                view.language.texts().brand
+            ));
             if let Some(root) = document.document_element() {
                 let _ = root.set_attribute("lang", view.language.tag());
                 let _ = root.set_attribute("data-theme", view.theme.tag());

@@ -123,12 +123,12 @@ pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Option<T> {
 #[must_use]
 pub fn spoken_name(id: NodeId) -> String {
     const FIRST: [&str; 16] = [
-        "amber", "azure", "brisk", "calm", "coral", "dusky", "golden", "ivory", "jade", "lunar", "misty", "noble", "rusty",
-        "silver", "swift", "vivid",
+        "amber", "azure", "brisk", "calm", "coral", "dusky", "golden", "ivory", "jade", "lunar", "misty", "noble",
+        "rusty", "silver", "swift", "vivid",
     ];
     const SECOND: [&str; 16] = [
-        "badger", "crane", "dragon", "egret", "falcon", "gecko", "heron", "ibis", "koi", "lynx", "marten", "newt", "otter",
-        "panda", "tiger", "wren",
+        "badger", "crane", "dragon", "egret", "falcon", "gecko", "heron", "ibis", "koi", "lynx", "marten", "newt",
+        "otter", "panda", "tiger", "wren",
     ];
     let pick = |words: &[&'static str; 16], byte: u8| words[usize::from(byte % 16)];
     format!("{}-{}-{:02}", pick(&FIRST, id.0[0]), pick(&SECOND, id.0[1]), id.0[2] % 100)

@@ -47,6 +47,7 @@ pub struct DemoNode {
 }
 
 /// Everything the screens show.
+#[allow(missing_debug_implementations, reason = "it holds the page's callbacks")]
 pub struct World {
     /// The picture.
     pub playback: Playback,
@@ -80,6 +81,7 @@ pub struct World {
 
 /// The one world of a page, shared by its screens.
 #[derive(Clone)]
+#[allow(missing_debug_implementations, reason = "it holds the page's callbacks")]
 pub struct Cluster {
     world: Rc<RefCell<World>>,
     changed: Rc<Cell<bool>>,
@@ -256,6 +258,8 @@ impl Cluster {
                 let mut world = self.write();
                 world.status = *status;
                 world.arrange();
+                drop(world);
+                self.open_feeds();
             }
             FromWorker::Answer { id, result } => {
                 if let Some(waiting) = self.world.borrow_mut().answers.remove(&id) {
@@ -288,7 +292,7 @@ impl Cluster {
 
     /// Draws at the screen's pace for as long as the page lives.
     fn start_frames(&self) {
-        let callback: Rc<RefCell<Option<Closure<dyn FnMut(f64)>>>> = Rc::default();
+        let callback = FrameCallback::default();
         let again = Rc::clone(&callback);
         let cluster = self.clone();
         *callback.borrow_mut() = Some(Closure::new(move |at: f64| {
@@ -531,7 +535,10 @@ fn read_colours() -> BTreeMap<&'static str, String> {
         .collect()
 }
 
-fn request_frame(callback: &Rc<RefCell<Option<Closure<dyn FnMut(f64)>>>>) {
+/// Draws a frame and asks for the next one, which is itself.
+type FrameCallback = Rc<RefCell<Option<Closure<dyn FnMut(f64)>>>>;
+
+fn request_frame(callback: &FrameCallback) {
     if let Some(callback) = callback.borrow().as_ref() {
         let _ = window().request_animation_frame(callback.as_ref().unchecked_ref());
     }

@@ -190,7 +190,7 @@ pub fn Help(screen: &Screen) -> Html {
 }
 
 /// A button for what cannot be undone for others: the first press asks, the second does.
-#[derive(Properties, PartialEq)]
+#[derive(Properties, PartialEq, Debug)]
 pub struct ConfirmProps {
     /// What it does.
     pub label: AttrValue,
@@ -229,7 +229,6 @@ pub fn Confirm(props: &ConfirmProps) -> Html {
 }
 
 /// A node's name with its shape.
-#[must_use]
 pub fn badge(world: &World, id: NodeId) -> Html {
     let class = match world.member(id).map(|member| (member.profile.class, member.state)) {
         Some((Class::Server, State::Alive)) => "server",
@@ -241,7 +240,6 @@ pub fn badge(world: &World, id: NodeId) -> Html {
 }
 
 /// The names of several nodes.
-#[must_use]
 pub fn badges(world: &World, ids: &[NodeId]) -> Html {
     html! { <span class="badges">{ for ids.iter().map(|&id| badge(world, id)) }</span> }
 }
@@ -257,7 +255,6 @@ pub fn typed(event: &InputEvent) -> String {
 }
 
 /// A member's state with its shape, for tables.
-#[must_use]
 pub fn state_mark(language: i18n::Language, state: State) -> Html {
     let (class, mark) = match state {
         State::Alive => ("alive", "●"),

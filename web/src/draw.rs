@@ -7,7 +7,7 @@ use qunlong_core::member::{Class, Member, State};
 /// The field's width.
 pub const WIDTH: f64 = 1_000.0;
 /// The field's height.
-pub const HEIGHT: f64 = 640.0;
+pub const HEIGHT: f64 = 720.0;
 
 /// A point of the field.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -40,10 +40,7 @@ pub fn arrange(members: &[Member]) -> Vec<Placed> {
             .enumerate()
             .map(|(i, member)| {
                 let angle = std::f64::consts::TAU * (i as f64 / count) + turn;
-                let at = Point {
-                    x: WIDTH / 2.0 + 1.45 * radius * angle.cos(),
-                    y: HEIGHT / 2.0 + radius * angle.sin(),
-                };
+                let at = Point { x: WIDTH / 2.0 + 1.45 * radius * angle.cos(), y: HEIGHT / 2.0 + radius * angle.sin() };
                 Placed { member: member.clone(), at }
             })
             .collect::<Vec<_>>()
@@ -51,8 +48,8 @@ pub fn arrange(members: &[Member]) -> Vec<Placed> {
     let top = -std::f64::consts::FRAC_PI_2;
     let servers = shown.iter().filter(|member| member.profile.class == Class::Server).count();
     let between = std::f64::consts::PI / servers.max(1) as f64;
-    let mut placed = ring(Class::Server, 150.0, top);
-    placed.extend(ring(Class::Tab, 262.0, top + between));
+    let mut placed = ring(Class::Server, 165.0, top);
+    placed.extend(ring(Class::Tab, 285.0, top + between));
     placed
 }
 
@@ -85,14 +82,8 @@ pub fn colour(family: Family) -> &'static str {
 }
 
 /// All families, in the order of the legend.
-pub const FAMILIES: [Family; 6] = [
-    Family::Read,
-    Family::Write,
-    Family::Acknowledge,
-    Family::Repair,
-    Family::Membership,
-    Family::Topology,
-];
+pub const FAMILIES: [Family; 6] =
+    [Family::Read, Family::Write, Family::Acknowledge, Family::Repair, Family::Membership, Family::Topology];
 
 #[cfg(test)]
 mod tests {
@@ -101,13 +92,8 @@ mod tests {
     use qunlong_core::member::{Durability, Profile};
 
     fn member(n: u8, class: Class, state: State) -> Member {
-        let profile = Profile {
-            name: format!("m{n}"),
-            class,
-            durability: Durability::Durable,
-            address: None,
-            relays: vec![],
-        };
+        let profile =
+            Profile { name: format!("m{n}"), class, durability: Durability::Durable, address: None, relays: vec![] };
         Member { id: NodeId::small(n), generation: Generation(1), incarnation: 0, state, profile }
     }
 

@@ -18,9 +18,7 @@ use qunlong_core::config::Config;
 use qunlong_core::member::{Class, Durability, Profile, State};
 use qunlong_core::trace::Level;
 use qunlong_core::wire::{self, FrameWriter, Packet};
-use qunlong_core::{
-    Event, Input, Instant, Node, NodeId, Now, Op, Output, RequestId, WallTime, limits, membership,
-};
+use qunlong_core::{Event, Input, Instant, Node, NodeId, Now, Op, Output, RequestId, WallTime, limits, membership};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::spawn_local;
 use web_sys::{DedicatedWorkerGlobalScope, MessageEvent};
@@ -54,10 +52,11 @@ extern "C" {
 /// Resolves after a while.
 pub async fn sleep(ms: i32) {
     let (fire, fired) = oneshot::channel();
-    let callback = Closure::once(move || {
+    // Owned by the timer: whoever sleeps may stop waiting, and the timer fires all the same.
+    let callback = Closure::once_into_js(move || {
         let _ = fire.send(());
     });
-    set_timeout(callback.as_ref().unchecked_ref(), ms);
+    set_timeout(callback.unchecked_ref(), ms);
     let _ = fired.await;
 }
 
@@ -226,7 +225,10 @@ impl Driver {
     }
 
     fn now() -> Now {
-        Now { mono: Instant((performance_now() * 1_000.0) as u64), wall: WallTime((js_sys::Date::now() * 1_000.0) as u64) }
+        Now {
+            mono: Instant((performance_now() * 1_000.0) as u64),
+            wall: WallTime((js_sys::Date::now() * 1_000.0) as u64),
+        }
     }
 
     fn input(&mut self, input: Input) {

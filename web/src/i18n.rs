@@ -437,7 +437,9 @@ fn explain_chinese(who: &str, kind: &EventKind, name: &impl Fn(NodeId) -> String
                 config.replicas
             ),
             TopologyEvent::Adopted(config) => format!("{who} 采纳纪元 {}", config.epoch.0),
-            TopologyEvent::RefusedCluster { from, .. } => format!("{who} 拒绝了 {} 的配置：属于另一个集群", name(*from)),
+            TopologyEvent::RefusedCluster { from, .. } => {
+                format!("{who} 拒绝了 {} 的配置：属于另一个集群", name(*from))
+            }
         },
         EventKind::Kv(event) => match event {
             KvEvent::Began { kind, key, owners, needed, .. } => {

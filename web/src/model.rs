@@ -95,6 +95,8 @@ pub struct Playback {
     scheduled: u64,
     /// When each message arrives on the picture's clock.
     arrivals: BTreeMap<MessageId, f64>,
+    /// When the newest step of each operation is shown.
+    op_times: BTreeMap<OpId, f64>,
     seen: BTreeSet<(NodeId, u64, u64)>,
     flights: Vec<Flight>,
     operations: VecDeque<Operation>,
@@ -118,6 +120,7 @@ impl Default for Playback {
             waiting: BTreeMap::new(),
             scheduled: 0,
             arrivals: BTreeMap::new(),
+            op_times: BTreeMap::new(),
             seen: BTreeSet::new(),
             flights: Vec::new(),
             operations: VecDeque::new(),
@@ -155,7 +158,8 @@ impl Playback {
         if !self.paused {
             let behind = self.behind_ms();
             let hurry = 1.0 + (behind / RELAXED_MS).powi(2).min(30.0);
-            self.clock = self.clock.max((self.clock + step * self.speed * hurry).min(self.edge.max(self.last_waiting())));
+            self.clock =
+                self.clock.max((self.clock + step * self.speed * hurry).min(self.edge.max(self.last_waiting())));
         }
         if real_ms - self.rate_since >= 1_000.0 {
             self.rate_since = real_ms;
@@ -184,25 +188,37 @@ impl Playback {
             std::mem::take(&mut self.gathering).into_iter().partition(|(at, _)| real_ms - at >= GATHER_MS);
         self.gathering = rest;
         ready.sort_by_key(|(_, event)| (event.at.wall, event.node, event.seq));
-        for (_, event) in ready {
-            let now = if self.paused { self.edge.max(self.clock) } else { self.clock };
-            let cause = match event.cause {
-                Cause::Message(message) => self.arrivals.get(&message).copied().unwrap_or(now),
-                Cause::Start | Cause::Request(_) | Cause::Durable | Cause::Timer | Cause::Link => now,
-            };
-            let at = now.max(cause);
-            if let EventKind::Sent { message, .. } = &event.kind {
-                self.arrivals.insert(*message, at + FLIGHT_MS);
-            }
-            let gives_way = is_gossip(&event.kind) && self.waiting.len() > WAITING;
-            if gives_way || self.waiting.len() > 2 * WAITING {
-                continue;
-            }
-            self.scheduled += 1;
-            self.waiting.insert(((at * 1_000.0) as u64, self.scheduled), event);
+        for event in causally(ready.into_iter().map(|(_, event)| event).collect()) {
+            self.schedule_one(event);
         }
         while self.arrivals.len() > 20_000 {
             self.arrivals.pop_first();
+        }
+        while self.op_times.len() > 2_000 {
+            self.op_times.pop_first();
+        }
+    }
+
+    fn schedule_one(&mut self, event: Event) {
+        let now = if self.paused { self.edge.max(self.clock) } else { self.clock };
+        let cause = match event.cause {
+            Cause::Message(message) => self.arrivals.get(&message).copied().unwrap_or(now),
+            Cause::Start | Cause::Request(_) | Cause::Durable | Cause::Timer | Cause::Link => now,
+        };
+        let mut at = now.max(cause);
+        if let Some(op) = coordinated(&event) {
+            // A coordinator's steps of one operation follow each other, whichever answer flew faster.
+            let last = self.op_times.entry(op).or_insert(at);
+            *last = last.max(at);
+            at = *last;
+        }
+        if let EventKind::Sent { message, .. } = &event.kind {
+            self.arrivals.insert(*message, at + FLIGHT_MS);
+        }
+        let gives_way = is_gossip(&event.kind) && self.waiting.len() > WAITING;
+        if !gives_way && self.waiting.len() <= 2 * WAITING {
+            self.scheduled += 1;
+            self.waiting.insert(((at * 1_000.0) as u64, self.scheduled), event);
         }
     }
 
@@ -260,6 +276,8 @@ impl Playback {
     /// Follows an operation from its beginning to its end.
     fn follow(&mut self, event: &KvEvent) {
         match event {
+            // Listings have no quorum of their own: each partition has one.
+            KvEvent::Began { kind: OpKind::List, .. } => (),
             KvEvent::Began { op, kind, key, owners, needed } => {
                 self.operations.push_front(Operation {
                     op: *op,
@@ -395,6 +413,45 @@ impl Playback {
     }
 }
 
+/// Puts the sending of a message before whatever it caused: clocks of different nodes differ by more than a message
+/// takes.
+fn causally(events: Vec<Event>) -> Vec<Event> {
+    let mut slots: Vec<Option<Event>> = events.into_iter().map(Some).collect();
+    let sent: BTreeMap<MessageId, usize> = slots
+        .iter()
+        .enumerate()
+        .filter_map(|(i, event)| match event.as_ref()?.kind {
+            EventKind::Sent { message, .. } => Some((message, i)),
+            _ => None,
+        })
+        .collect();
+    let mut ordered = Vec::with_capacity(slots.len());
+    for i in 0..slots.len() {
+        // The chain of causes that are not placed yet, latest first.
+        let mut chain = vec![i];
+        while let Some(Event { cause: Cause::Message(message), .. }) = chain.last().and_then(|&j| slots[j].as_ref()) {
+            match sent.get(message) {
+                Some(&cause) if slots[cause].is_some() && !chain.contains(&cause) => chain.push(cause),
+                _ => break,
+            }
+        }
+        ordered.extend(chain.into_iter().rev().filter_map(|j| slots[j].take()));
+    }
+    ordered
+}
+
+/// The operation that an event of its own coordinator belongs to.
+fn coordinated(event: &Event) -> Option<OpId> {
+    let EventKind::Kv(kv) = &event.kind else { return None };
+    match kv {
+        KvEvent::Began { op, .. }
+        | KvEvent::Handed { op, .. }
+        | KvEvent::Counted { op, .. }
+        | KvEvent::Finished { op, .. } => Some(*op),
+        KvEvent::Minted { .. } | KvEvent::Repaired { .. } => None,
+    }
+}
+
 fn is_gossip(kind: &EventKind) -> bool {
     match kind {
         EventKind::Sent { kind, .. } | EventKind::Received { kind, .. } => kind.family() == Family::Membership,
@@ -446,6 +503,16 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_is_behind_does_not_put_an_answer_before_its_question() {
+        let mut playback = Playback::default();
+        // The answering node's clock is a millisecond behind.
+        playback.push(0.0, [event(1, 1, 1_000, Cause::Timer, sent(1, 2, 1))]);
+        playback.push(0.0, [event(2, 1, 200, Cause::Message(message(1, 1)), sent(2, 1, 1))]);
+        play(&mut playback, 0.0, 400.0);
+        assert_eq!(flying(&playback), [(NodeId::small(1), NodeId::small(2))]);
+    }
+
+    #[test]
     fn an_event_that_came_by_two_ways_is_shown_once() {
         let mut playback = Playback::default();
         let one = event(1, 1, 0, Cause::Timer, sent(1, 2, 1));
@@ -481,13 +548,8 @@ mod tests {
         let op = OpId { node: NodeId::small(1), generation: Generation(1), seq: 1 };
         let owners = vec![NodeId::small(1), NodeId::small(2), NodeId::small(3)];
         let began = KvEvent::Began { op, kind: OpKind::Put, key: "k".into(), owners, needed: 2 };
-        let counted = |from: u8, have| KvEvent::Counted {
-            op,
-            phase: Phase::Writing,
-            from: NodeId::small(from),
-            have,
-            needed: 2,
-        };
+        let counted =
+            |from: u8, have| KvEvent::Counted { op, phase: Phase::Writing, from: NodeId::small(from), have, needed: 2 };
         let told = [began, counted(1, 1), counted(3, 2), KvEvent::Finished { op, refusal: None }];
         for (seq, kv) in (1..).zip(told) {
             playback.push(0.0, [event(1, seq, seq, Cause::Timer, EventKind::Kv(kv))]);
@@ -501,11 +563,8 @@ mod tests {
     fn a_flood_is_bounded_and_gossip_gives_way() {
         let mut playback = Playback::default();
         let flood = (1..20_000).map(|seq| {
-            let kind = EventKind::Sent {
-                message: message(1, seq),
-                to: vec![NodeId::small(2)],
-                kind: MessageKind::Gossip,
-            };
+            let kind =
+                EventKind::Sent { message: message(1, seq), to: vec![NodeId::small(2)], kind: MessageKind::Gossip };
             event(1, seq, seq, Cause::Timer, kind)
         });
         playback.push(0.0, flood);

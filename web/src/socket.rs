@@ -3,9 +3,7 @@
 use futures::channel::mpsc;
 use futures::{FutureExt, StreamExt, select_biased};
 use js_sys::{ArrayBuffer, Uint8Array};
-use qunlong_core::wire::{
-    Hello, Proof, Side, check_hello, decode_proof, encode_hello, encode_proof, transcript,
-};
+use qunlong_core::wire::{Hello, Proof, Side, check_hello, decode_proof, encode_hello, encode_proof, transcript};
 use qunlong_core::{ClusterId, NodeId};
 use wasm_bindgen::prelude::*;
 use web_sys::{BinaryType, CloseEvent, MessageEvent, WebSocket};
@@ -164,4 +162,3 @@ async fn bytes(heard: &mut mpsc::UnboundedReceiver<Heard>) -> Result<Vec<u8>, St
 fn unreachable_or(reason: String) -> String {
     if reason.is_empty() { "UNREACHABLE: no server answers there, or it refused this page".to_owned() } else { reason }
 }
-

@@ -30,6 +30,8 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     command.args(["--seconds", &arguments.seconds.to_string()]);
     crate::run(command, "the cluster's bench")?;
     say("the simulator");
-    crate::run(cargo(["bench", "--quiet", "--package", "qunlong-core", "--bench", "simulator"]), "the simulator's bench")
+    crate::run(
+        cargo(["bench", "--quiet", "--package", "qunlong-core", "--bench", "simulator"]),
+        "the simulator's bench",
+    )
 }
-

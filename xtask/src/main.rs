@@ -32,7 +32,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Demo(arguments) => demo::run(&arguments),
-        Command::Test(arguments) => check::run(&arguments),
+        Command::Test(arguments) => check::run_all(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Web { dev } => web::build(if dev { web::Profile::Dev } else { web::Profile::Release }).map(drop),
     };

@@ -51,7 +51,8 @@ pub fn chromium() -> Result<PathBuf, Failure> {
     let is_debian = Path::new("/etc/debian_version").exists();
     let is_root = Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout.trim_ascii() == b"0");
     if !(is_debian && is_root) {
-        let what = "the browser tests need Chromium; install it (Debian: apt-get install chromium), or name one in CHROMIUM";
+        let what =
+            "the browser tests need Chromium; install it (Debian: apt-get install chromium), or name one in CHROMIUM";
         return Err(Failure(what.to_owned()));
     }
     say("installing Debian's Chromium");

@@ -57,7 +57,11 @@ pub fn build(profile: Profile) -> Result<PathBuf, Failure> {
     for program in PROGRAMS {
         let mut bindgen = Bindgen::new();
         let input = built.join(format!("{program}.wasm"));
-        let result = bindgen.input_path(input).web(true).and_then(|bindgen| bindgen.typescript(false).generate(&out));
+        let result = bindgen
+            .input_path(input)
+            .omit_default_module_path(false)
+            .web(true)
+            .and_then(|bindgen| bindgen.typescript(false).generate(&out));
         result.map_err(|error| Failure(format!("cannot make the glue for {program}: {error:#}")))?;
     }
     for file in files(&root().join("static")) {

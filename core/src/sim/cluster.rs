@@ -59,7 +59,7 @@ struct Place {
 }
 
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "most happenings are arrivals; a box each would cost more than it saves")]
+#[allow(clippy::large_enum_variant, reason = "most happenings are arrivals; a box each would cost more than it saves")]
 enum Happening {
     Wake { place: usize, run: u64 },
     Arrive { place: usize, run: u64, to: NodeId, hops: u8, message: Envelope },

@@ -25,13 +25,8 @@ pub fn JoinPage(screen: &Screen) -> Html {
     let my_name = world.me().map(|me| world.name(me));
 
     let links = world.status.links.iter().filter(|link| link.peer.is_some()).count();
-    let reached = [
-        world.started.is_some(),
-        world.started.is_some(),
-        links > 0,
-        world.status.config.is_some(),
-        links > 1,
-    ];
+    let reached =
+        [world.started.is_some(), world.started.is_some(), links > 0, world.status.config.is_some(), links > 1];
     let first_open = reached.iter().position(|done| !done);
     let step = |i: usize| match (reached[i], first_open == Some(i) && world.mode == Mode::Node) {
         (true, _) => Step::Done,

@@ -50,6 +50,15 @@ pub fn KeysPage(screen: &Screen) -> Html {
     let value = use_state(String::new);
     let alive = use_mut_ref(|| 0_u32);
 
+    // A key opened by address or by link is the one to write to.
+    {
+        let key = key.setter();
+        use_effect_with(screen.view.key.clone(), move |open| {
+            if let Some(open) = open {
+                key.set(open.clone());
+            }
+        });
+    }
     // The list and the open key are read again and again while the screen is up.
     {
         let (cluster, list, next, open) = (screen.cluster.clone(), list.setter(), next.setter(), open.setter());
@@ -181,7 +190,7 @@ pub fn KeysPage(screen: &Screen) -> Html {
             <section class="card">
                 <h1>{ texts.keys_title }</h1>
                 <p class="lead">{ if can_write { texts.keys_lead } else { texts.keys_need_node } }</p>
-                <form class="write" onsubmit={submit}>
+                <form class="write-form" onsubmit={submit}>
                     <label>{ texts.key }<input id="key" required=true maxlength="256" value={(*key).clone()} oninput={edit(&key)} /></label>
                     <label>{ texts.value }<textarea id="value" rows="2" value={(*value).clone()} oninput={edit(&value)} /></label>
                     <div class="row">
@@ -205,11 +214,7 @@ async fn read(cluster: &Cluster, key: &str) -> Option<Open> {
 }
 
 /// The open key: its owners, its versions, and what can be done with them.
-fn one_key(
-    screen: &Screen,
-    open: Option<&Open>,
-    write: &Callback<(String, Option<String>, WriteContext)>,
-) -> Html {
+fn one_key(screen: &Screen, open: Option<&Open>, write: &Callback<(String, Option<String>, WriteContext)>) -> Html {
     let texts = screen.texts();
     let world = screen.cluster.read();
     let Some(key) = screen.view.key.clone() else { return html! { <p class="empty">{ texts.choose_key }</p> } };

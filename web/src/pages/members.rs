@@ -50,7 +50,8 @@ pub fn MembersPage(screen: &Screen) -> Html {
         members.iter().filter(|member| member.profile.class == class && member.state == State::Alive).count()
     };
     let spare = world.status.config.as_ref().map(|config| {
-        let alive = config.storage.keys().filter(|&&id| world.member(id).is_some_and(|m| m.state == State::Alive)).count();
+        let alive =
+            config.storage.keys().filter(|&&id| world.member(id).is_some_and(|m| m.state == State::Alive)).count();
         let dead = config.storage.len() - alive;
         usize::from(config.replicas - majority(config.replicas)).saturating_sub(dead)
     });
@@ -59,7 +60,8 @@ pub fn MembersPage(screen: &Screen) -> Html {
         (i18n::class(language, Class::Tab), count(Class::Tab).to_string()),
         (texts.spare, spare.map_or_else(|| "–".to_owned(), |spare| spare.to_string())),
     ];
-    let figures = figures.map(|(label, figure)| html! { <div class="figure"><b>{ figure }</b><span>{ label }</span></div> });
+    let figures =
+        figures.map(|(label, figure)| html! { <div class="figure"><b>{ figure }</b><span>{ label }</span></div> });
     html! {
         <section class="card">
             <div class="title"><div><h1>{ texts.members_title }</h1><p class="lead">{ texts.members_lead }</p></div><div class="figures">{ for figures }</div></div>

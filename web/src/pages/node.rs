@@ -39,7 +39,10 @@ pub fn NodePage(screen: &Screen) -> Html {
                 (texts.identity, html! { <code>{ qunlong_core::id::hex(started.id) }</code> }),
                 (texts.boot, html! { started.generation.0 }),
                 (texts.storage, html! { <>{ storage }<br /><small>{ kept }</small></> }),
-                (texts.journal, html! { format!("{} · {} {}", bytes(status.journal_bytes), status.syncs, texts.syncs) }),
+                (
+                    texts.journal,
+                    html! { format!("{} · {} {}", bytes(status.journal_bytes), status.syncs, texts.syncs) },
+                ),
                 (texts.last_sync, html! { format!("{:.1} ms", status.last_sync_us as f64 / 1_000.0) }),
                 (texts.worker_lag, html! { format!("{} ms", status.lag_ms) }),
                 (texts.first_gossip, html! { format!("{} ms", status.first_gossip_ms) }),

@@ -95,9 +95,7 @@ fn links(world: &World) -> BTreeSet<(NodeId, NodeId)> {
     let mut links = BTreeSet::new();
     let shown: Vec<_> = world.placed.iter().map(|placed| &placed.member).filter(|m| m.state != State::Dead).collect();
     for a in shown.iter().filter(|member| member.profile.class == Class::Server) {
-        links.extend(
-            shown.iter().filter(|b| b.profile.class == Class::Server && a.id < b.id).map(|b| (a.id, b.id)),
-        );
+        links.extend(shown.iter().filter(|b| b.profile.class == Class::Server && a.id < b.id).map(|b| (a.id, b.id)));
     }
     for tab in shown.iter().filter(|member| member.profile.class == Class::Tab) {
         links.extend(tab.profile.relays.iter().map(|&relay| (relay, tab.id)));

@@ -1,0 +1,197 @@
+//! The whole: three real server processes and real browser tabs, from joining to a killed server.
+//!
+//! A picture of every screen is kept under `target/screens`.
+
+mod support;
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use support::browser::{Browser, Tab};
+use support::cluster::{Cluster, Process, agent, read, wait_for};
+use tokio::time::sleep;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn start() -> Cluster {
+    xtask::build_server().expect("the server builds");
+    let web = xtask::web::build(xtask::web::Profile::Release).expect("the web app builds");
+    Cluster::start(Some(&web))
+}
+
+/// The members that a server knows, by name, with their states.
+fn members(node: &Process) -> Vec<(String, String, Value)> {
+    let (_, body) = node.get("/v1/members").expect("the server answers");
+    let body: Value = serde_json::from_str(&body).expect("JSON");
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let list = body["members"].as_array().cloned().unwrap_or_default();
+    list.into_iter().map(|member| (text(&member["profile"]["name"]), text(&member["state"]), member)).collect()
+}
+
+fn is_alive(node: &Process, name: &str) -> bool {
+    members(node).iter().any(|(known, state, _)| known == name && state == "Alive")
+}
+
+async fn my_name(tab: &Tab) -> String {
+    tab.wait_until_joined().await;
+    tab.text(".top .chip b").await
+}
+
+async fn my_id(tab: &Tab) -> String {
+    tab.eval("sessionStorage.getItem('qunlong-node')").await.as_str().unwrap_or_default().to_owned()
+}
+
+/// Writes a key on the Keys screen of a tab and waits for the node's answer.
+async fn put(tab: &Tab, key: &str, value: &str) {
+    tab.go("#/keys?lang=en").await;
+    tab.fill("#key", key).await;
+    tab.fill("#value", value).await;
+    tab.click("#put").await;
+    tab.wait_for("the write", "document.querySelector('#told .good')").await;
+}
+
+/// Opens a key on the Keys screen and waits until it has these values.
+async fn expect_values(tab: &Tab, key: &str, values: &[&str]) {
+    tab.go(&format!("#/keys?lang=en&key={key}")).await;
+    let wanted = json!(values);
+    let shown = "[...document.querySelectorAll('#versions pre')].map((e) => e.textContent).sort()";
+    let holds = format!(
+        "document.querySelector('#open-key')?.textContent === {} && JSON.stringify({shown}) === JSON.stringify({wanted})",
+        json!(key)
+    );
+    tab.wait_for(&format!("{key} = {values:?}"), &holds).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tabs_are_members_that_store_through_servers_and_survive_them() {
+    let mut cluster = start();
+    let browser = Browser::launch().await;
+    let a = browser.open(&cluster.nodes[0].url("/#/stage?lang=en&theme=light")).await;
+    let b = browser.open(&cluster.nodes[1].url("/#/stage?lang=en&theme=light")).await;
+    let (name_a, name_b) = (my_name(&a).await, my_name(&b).await);
+    assert_ne!(my_id(&a).await, my_id(&b).await, "two tabs are two nodes");
+
+    // Both are members on every server, durable, with two relays each.
+    for name in [&name_a, &name_b] {
+        wait_for("the tab a member everywhere", PATIENCE, || cluster.nodes.iter().all(|node| is_alive(node, name)));
+    }
+    wait_for("two relays each", PATIENCE, || {
+        members(&cluster.nodes[2])
+            .iter()
+            .filter(|(name, ..)| *name == name_a || *name == name_b)
+            .all(|(.., member)| member["profile"]["relays"].as_array().is_some_and(|relays| relays.len() == 2))
+    });
+    let (.., member) = members(&cluster.nodes[0]).into_iter().find(|(name, ..)| *name == name_a).expect("a member");
+    assert_eq!((&member["profile"]["class"], &member["profile"]["durability"]), (&json!("Tab"), &json!("Durable")));
+
+    // What one tab writes, a server and the other tab read.
+    put(&a, "greeting", "hello from a tab").await;
+    assert_eq!(cluster.nodes[2].value("greeting").as_deref(), Some("hello from a tab"));
+    expect_values(&b, "greeting", &["hello from a tab"]).await;
+
+    // Concurrent writes are siblings, shown and resolved in the page.
+    let sibling = |node: &Process, value: &str| {
+        let request = agent().put(node.url("/v1/kv/colour")).header("qunlong-context", "none");
+        assert_eq!(read(request.send(value)).expect("an answer").0, 200);
+    };
+    sibling(&cluster.nodes[0], "red");
+    sibling(&cluster.nodes[1], "blue");
+    expect_values(&a, "colour", &["blue", "red"]).await;
+    a.screenshot("keys-siblings-en-light").await;
+    a.click("#versions li button").await;
+    a.wait_for("one value left", "document.querySelectorAll('#versions pre').length === 1").await;
+    assert_eq!(cluster.nodes[1].get("/v1/kv/colour").expect("an answer").0, 200);
+
+    // The server that the tab came from is killed: the tab goes on through its second relay.
+    cluster.nodes[0].kill();
+    put(&a, "after-the-kill", "still here").await;
+    expect_values(&b, "after-the-kill", &["still here"]).await;
+    wait_for("the kill known", PATIENCE, || !is_alive(&cluster.nodes[2], "n1"));
+    a.go("#/stage?lang=en").await;
+    sleep(Duration::from_secs(2)).await;
+    a.screenshot("stage-killed-en-light").await;
+    cluster.nodes[0].start();
+    cluster.wait_until_one();
+
+    // A reloaded tab is the same node in its next boot.
+    let (id, generation) = (my_id(&a).await, member["generation"].as_u64().expect("a number"));
+    a.reload().await;
+    assert_eq!(my_name(&a).await, name_a);
+    assert_eq!(my_id(&a).await, id);
+    wait_for("the next boot known", PATIENCE, || {
+        members(&cluster.nodes[2])
+            .iter()
+            .any(|(name, state, member)| *name == name_a && state == "Alive" && member["generation"] == generation + 1)
+    });
+    expect_values(&a, "greeting", &["hello from a tab"]).await;
+
+    // A duplicated tab must not run the same node twice.
+    let c = browser.open(&cluster.nodes[0].url("/#/join?lang=en")).await;
+    c.eval(&format!("sessionStorage.setItem('qunlong-node', {})", json!(id))).await;
+    c.reload().await;
+    c.wait_until_joined().await;
+    assert_ne!(my_id(&c).await, id, "the first tab holds the identity");
+
+    // A closed tab says goodbye or is found missing.
+    let name_c = my_name(&c).await;
+    c.close().await;
+    wait_for("the closed tab gone", PATIENCE, || !is_alive(&cluster.nodes[1], &name_c));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_screen_in_both_languages_and_themes() {
+    let cluster = start();
+    let browser = Browser::launch().await;
+    let other = browser.open(&cluster.nodes[1].url("/#/stage")).await;
+    let tab = browser.open(&cluster.nodes[0].url("/#/stage?lang=en&theme=light")).await;
+    other.wait_until_joined().await;
+    tab.wait_until_joined().await;
+    for key in ["apple", "banana", "colour"] {
+        assert_eq!(cluster.nodes[0].put(key, "a value").expect("an answer").0, 200);
+    }
+    let problems = "(window.__problems ??= [])";
+    tab.eval(&format!("addEventListener('error', (e) => {problems}.push(`${{e.message}} ${{e.error?.stack}}`))")).await;
+    for (language, theme) in [("en", "light"), ("zh", "dark"), ("en", "dark"), ("zh", "light")] {
+        for screen in ["join", "stage", "keys", "members", "node"] {
+            let query = if screen == "keys" { "&key=colour" } else { "" };
+            tab.go(&format!("#/{screen}?lang={language}&theme={theme}{query}")).await;
+            if screen == "stage" {
+                tab.eval("document.querySelector('.try-it button').click()").await;
+                sleep(Duration::from_millis(1_900)).await;
+            }
+            sleep(Duration::from_millis(300)).await;
+            tab.screenshot(&format!("{screen}-{language}-{theme}")).await;
+            assert_eq!(tab.eval("document.documentElement.lang").await, json!(language));
+            assert_eq!(tab.eval("document.documentElement.dataset.theme").await, json!(theme));
+            assert!(!tab.text("main").await.is_empty(), "{screen} shows something");
+        }
+    }
+    assert_eq!(tab.eval(problems).await, json!([]), "no script failed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_stage_draws_real_messages_and_votes() {
+    let cluster = start();
+    let browser = Browser::launch().await;
+    let tab = browser.open(&cluster.nodes[0].url("/#/stage?lang=en")).await;
+    tab.wait_until_joined().await;
+    tab.wait_for("all servers met", "document.querySelector('.story').innerText.includes('met n3')").await;
+    // The servers' traces open a moment after the servers are known.
+    sleep(Duration::from_secs(1)).await;
+    tab.click(".try-it button").await;
+    tab.wait_for("the quorum filled", "document.querySelector('.quorums .chip.good')").await;
+    let filled = tab.eval("document.querySelectorAll('.quorums li:first-child .pip.filled').length").await;
+    assert!(filled.as_u64() >= Some(4), "two answers and two acknowledgements, not {filled}");
+    tab.wait_for("the story told", "document.querySelector('.story').innerText.includes('minted version')").await;
+    // Something flies: the canvas is not empty at some moment.
+    let painted = "(() => { const c = document.querySelector('.picture canvas'); const d = c.getContext('2d')\
+                   .getImageData(0, 0, c.width, c.height).data; return d.some((v) => v !== 0); })()";
+    tab.wait_for("a message drawn", painted).await;
+    // Pausing stops the picture and counts what waits.
+    tab.click("#pause").await;
+    tab.wait_for("events waiting", "/\\d+ events behind/.test(document.querySelector('.strip').innerText)").await;
+    tab.screenshot("stage-paused").await;
+    // The whole view is in the address.
+    tab.eval("document.querySelector('.node.server').dispatchEvent(new MouseEvent('click', { bubbles: true }))").await;
+    tab.wait_for("the selection in the address", "location.hash.includes('node=')").await;
+}

@@ -1,0 +1,211 @@
+//! Real server processes: kill -9 under load, restart, and who may talk to them.
+
+mod support;
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use serde_json::Value;
+use support::cluster::{Cluster, agent, read, wait_for};
+
+fn start() -> Cluster {
+    xtask::build_server().expect("the server builds");
+    Cluster::start(None)
+}
+
+#[test]
+fn every_acknowledged_write_survives_a_kill_and_the_others_clients_see_no_error() {
+    let mut cluster = start();
+    let mut victim = cluster.nodes.pop().expect("three nodes");
+    let written = AtomicU32::new(0);
+    let killed = AtomicBool::new(false);
+    let acked: Vec<String> = std::thread::scope(|scope| {
+        let clients: Vec<_> = cluster
+            .nodes
+            .iter()
+            .enumerate()
+            .map(|(client, node)| {
+                let written = &written;
+                scope.spawn(move || {
+                    (0..100)
+                        .map(|n| {
+                            let key = format!("k-{client}-{n}");
+                            let (code, body) = node.put(&key, &key).expect("the server answers");
+                            assert_eq!(code, 200, "client {client}, write {n}: {body}");
+                            written.fetch_add(1, Ordering::Relaxed);
+                            key
+                        })
+                        .collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        scope.spawn(|| {
+            wait_for("half of the writes", Duration::from_secs(20), || written.load(Ordering::Relaxed) >= 80);
+            victim.kill();
+            killed.store(written.load(Ordering::Relaxed) < 200, Ordering::Relaxed);
+        });
+        clients.into_iter().flat_map(|client| client.join().expect("no client failed")).collect()
+    });
+    assert!(killed.load(Ordering::Relaxed), "the kill came in the middle");
+    assert_eq!(acked.len(), 200);
+    for key in &acked {
+        assert_eq!(cluster.nodes[0].value(key).as_deref(), Some(key.as_str()), "an acked write is lost");
+    }
+
+    // It comes back from its folder and catches up, without anybody reading.
+    victim.start();
+    cluster.nodes.push(victim);
+    cluster.wait_until_one();
+    let digests = || -> Vec<Value> {
+        cluster
+            .nodes
+            .iter()
+            .map(|node| node.status().map(|status| status["digest"].clone()).unwrap_or_default())
+            .collect()
+    };
+    wait_for("equal replicas", Duration::from_secs(60), || {
+        let digests = digests();
+        digests.iter().all(|digest| *digest == digests[0])
+    });
+    let returned = &cluster.nodes[2];
+    assert_eq!(returned.status().expect("it runs")["generation"], 2);
+    for key in &acked {
+        assert_eq!(returned.value(key).as_deref(), Some(key.as_str()));
+    }
+}
+
+#[test]
+fn a_node_leaves_when_it_is_told_to_and_nobody_has_to_suspect() {
+    let mut cluster = start();
+    assert_eq!(cluster.nodes[2].terminate(), Some(0));
+    wait_for("the goodbye", Duration::from_secs(2), || {
+        cluster.nodes[0].get("/v1/members").is_some_and(|(_, body)| body.contains(r#""state":"Left""#))
+    });
+}
+
+#[test]
+fn outcomes_are_told_apart() {
+    let mut cluster = start();
+    let node = &cluster.nodes[0];
+    assert_eq!(node.get("/v1/kv/nothing").expect("an answer").0, 404);
+    assert_eq!(node.put("key", "one").expect("an answer").0, 200);
+    assert_eq!(node.put("key", "two").expect("an answer").0, 200);
+    assert_eq!(node.value("key").as_deref(), Some("two"), "a plain put supersedes");
+    let (code, body) = node.put("large", &"x".repeat((64 << 10) + 1)).expect("an answer");
+    assert_eq!(code, 413, "{body}");
+    let (code, body) = node.get("/v1/kv/key?r=1").expect("an answer");
+    assert_eq!((code, body.contains("BAD_LEVEL")), (400, true));
+    // A retry under the same id is the same write.
+    let id = "00112233445566778899aabbccddeeff";
+    let write = || {
+        let request = agent().put(node.url("/v1/kv/once")).header("qunlong-request-id", id);
+        let (code, body) = read(request.send("value")).expect("an answer");
+        assert_eq!(code, 200, "{body}");
+        serde_json::from_str::<Value>(&body).expect("JSON")["dot"].clone()
+    };
+    assert_eq!(write(), write());
+
+    // Alone, a node refuses what is certain not to happen, and says so of what is not certain.
+    cluster.nodes[1].kill();
+    cluster.nodes[2].kill();
+    let node = &cluster.nodes[0];
+    let (code, body) = node.put("key", "three").expect("an answer");
+    assert_eq!(
+        (code, body.contains("NO_QUORUM"), body.contains(r#""outcome":"refused""#)),
+        (503, true, true),
+        "{body}"
+    );
+    let request = agent().put(node.url("/v1/kv/key")).header("qunlong-context", "none");
+    let (code, body) = read(request.send("four")).expect("an answer");
+    assert_eq!(
+        (code, body.contains("TIMEOUT_UNKNOWN"), body.contains(r#""outcome":"unknown""#)),
+        (504, true, true),
+        "{body}"
+    );
+}
+
+#[test]
+fn foreign_pages_and_foreign_names_are_refused() {
+    let cluster = start();
+    let node = &cluster.nodes[0];
+    let with = |name: &str, value: &str| {
+        read(agent().get(node.url("/v1/status")).header(name, value).call()).expect("an answer")
+    };
+    for origin in ["http://evil.example", "null", "https://127.0.0.1:1"] {
+        let (code, body) = with("origin", origin);
+        assert_eq!((code, body.contains("ORIGIN_REFUSED")), (403, true), "{origin}: {body}");
+    }
+    let (code, body) = with("host", "evil.example");
+    assert_eq!((code, body.contains("HOST_REFUSED")), (421, true), "{body}");
+    // The other servers' pages may come, by both names of loopback.
+    wait_for("the others' origins", Duration::from_secs(5), || {
+        let port = cluster.nodes[1].address.rsplit(':').next().expect("a port").to_owned();
+        with("origin", &format!("http://localhost:{port}")).0 == 200
+    });
+}
+
+#[test]
+fn the_trace_tells_a_write_from_beginning_to_end() {
+    use std::io::{BufRead, BufReader};
+    let cluster = start();
+    let node = &cluster.nodes[0];
+    let stream = agent().get(node.url("/v1/trace?kinds=kv")).call().expect("an answer");
+    assert_eq!(stream.headers()["content-type"], "text/event-stream");
+    let mut lines = BufReader::new(stream.into_body().into_reader()).lines();
+    // The level rises with the first subscriber, at the node's next turn.
+    std::thread::sleep(Duration::from_millis(300));
+    node.put("traced", "value").expect("an answer");
+    let mut told = String::new();
+    while !told.contains("finished") {
+        let line = lines.next().expect("the stream goes on").expect("readable");
+        assert!(!line.contains("\"Sent\""), "only kv was asked for");
+        told.push_str(&line);
+    }
+    for word in ["began Put", "minted", "counts 2/2 Writing"] {
+        assert!(told.contains(word), "{word} is missing in {told}");
+    }
+}
+
+#[test]
+fn a_node_does_not_listen_to_a_network_by_accident() {
+    xtask::build_server().expect("the server builds");
+    let data = tempfile::tempdir().expect("a temporary folder");
+    let output = std::process::Command::new(xtask::server_binary())
+        .args(["node", "--listen", "0.0.0.0:0", "--data"])
+        .arg(data.path())
+        .output()
+        .expect("it runs");
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("INSECURE_BIND_REFUSED"));
+}
+
+#[test]
+fn two_clusters_never_mix() {
+    let (one, two) = (start(), start());
+    let data = tempfile::tempdir().expect("a temporary folder");
+    // A node of the first cluster is told to join the second as well.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
+    let mut child = std::process::Command::new(xtask::server_binary())
+        .args(["node", "--listen", &format!("127.0.0.1:{port}"), "--join", &one.nodes[0].address, "--data"])
+        .arg(data.path())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("it starts");
+    let status = || read(agent().get(format!("http://127.0.0.1:{port}/v1/status")).call());
+    wait_for("joined", Duration::from_secs(10), || status().is_some_and(|(_, body)| body.contains("\"epoch\":1")));
+    child.kill().expect("it runs");
+    child.wait().expect("it ends");
+    let log = data.path().join("log");
+    let mut child = std::process::Command::new(xtask::server_binary())
+        .args(["node", "--listen", &format!("127.0.0.1:{port}"), "--join", &two.nodes[0].address, "--data"])
+        .arg(data.path())
+        .stderr(std::fs::File::create(&log).expect("a log"))
+        .spawn()
+        .expect("it starts");
+    wait_for("the refusal", Duration::from_secs(10), || {
+        std::fs::read_to_string(&log).is_ok_and(|log| log.contains("WRONG_CLUSTER"))
+    });
+    child.kill().expect("it runs");
+    child.wait().expect("it ends");
+    assert_eq!(two.nodes[0].status().expect("it runs")["alive"], 3, "the stranger did not get in");
+}

@@ -1,0 +1,5 @@
+//! What the whole-system tests share: a cluster of real processes, and a real browser.
+#![allow(dead_code, unreachable_pub, reason = "each test program uses its own part")]
+
+pub mod browser;
+pub mod cluster;
