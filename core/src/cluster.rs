@@ -28,6 +28,7 @@ impl ClusterConfig {
         1 <= self.replicas
             && self.replicas <= crate::limits::REPLICAS
             && usize::from(self.replicas) <= self.storage.len()
+            && self.storage.len() <= crate::limits::STORAGE_MEMBERS
             && self.storage.values().all(|&weight| weight > 0)
             && self.epoch > Epoch(0)
     }

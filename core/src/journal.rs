@@ -41,8 +41,8 @@ const BATCH_HEAD: usize = 32;
 /// Where the checksum ends and what it covers begins, in both heads.
 const SEGMENT_COVERED: usize = 12;
 const BATCH_COVERED: usize = 8;
-/// Records of one checkpoint batch.
-const CHECKPOINT_RECORDS: usize = 256;
+/// A batch is closed once it holds so many bytes: far below what a reader takes for damage.
+const BATCH_TARGET: usize = 1 << 20;
 
 /// Whose journal it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,11 +53,13 @@ pub struct StorageIdentity {
     pub incarnation: [u8; 16],
 }
 
-/// Writes batches. The host makes each durable before it asks for the next.
+/// Writes batches. The host makes each durable before it writes the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Writer {
     seq: u64,
     chain: u64,
+    /// The storage's incarnation, part of every checksum: bytes that clients store cannot pass for a batch.
+    salt: [u8; 16],
 }
 
 /// What a journal held.
@@ -146,9 +148,9 @@ pub fn create(identity: &StorageIdentity, number: u64, records: &[Record]) -> (W
     let crc = CRC.checksum(&bytes[SEGMENT_COVERED..]);
     bytes[8..SEGMENT_COVERED].copy_from_slice(&crc.to_le_bytes());
 
-    let mut writer = Writer { seq: 0, chain: mix(u64::from(crc)) };
-    for chunk in records.chunks(CHECKPOINT_RECORDS) {
-        writer.write(Kind::Checkpoint, chunk, &mut bytes);
+    let mut writer = Writer::after_head(identity, crc);
+    for body in bodies(records) {
+        writer.write(Kind::Checkpoint, &body, &mut bytes);
     }
     writer.write(Kind::CheckpointEnd, &[], &mut bytes);
     (writer, bytes)
@@ -161,29 +163,39 @@ pub fn latest(records: impl IntoIterator<Item = Record>) -> Vec<Record> {
 }
 
 impl Writer {
-    /// One batch, to be appended and synced. An empty one only seals what came before it.
+    fn after_head(identity: &StorageIdentity, crc: u32) -> Self {
+        Self { seq: 0, chain: mix(u64::from(crc)), salt: identity.incarnation }
+    }
+
+    /// The records as batches, usually one. Each is appended and synced before the next is appended.
     #[must_use]
-    pub fn batch(&mut self, records: &[Record]) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(BATCH_HEAD + 128 * records.len());
-        self.write(Kind::Data, records, &mut bytes);
+    pub fn batches(&mut self, records: &[Record]) -> Vec<Vec<u8>> {
+        bodies(records).into_iter().map(|body| self.batch(&body)).collect()
+    }
+
+    /// A batch without records, which only seals what came before it.
+    #[must_use]
+    pub fn seal(&mut self) -> Vec<u8> {
+        self.batch(&[])
+    }
+
+    fn batch(&mut self, body: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(BATCH_HEAD + body.len());
+        self.write(Kind::Data, body, &mut bytes);
         bytes
     }
 
-    fn write(&mut self, kind: Kind, records: &[Record], bytes: &mut Vec<u8>) {
+    fn write(&mut self, kind: Kind, body: &[u8], bytes: &mut Vec<u8>) {
+        assert!(body.len() <= limits::BATCH_BYTES, "a batch must not be larger than its reader takes");
         let start = bytes.len();
         bytes.extend_from_slice(&BATCH_MAGIC);
         bytes.extend_from_slice(&[0; 8]);
         bytes.extend_from_slice(&(kind as u32).to_le_bytes());
         bytes.extend_from_slice(&self.seq.to_le_bytes());
         bytes.extend_from_slice(&self.chain.to_le_bytes());
-        for record in records {
-            let encoded = postcard::to_allocvec(record).expect("plain data encodes into a growing buffer");
-            bytes.extend_from_slice(&(encoded.len() as u32).to_le_bytes());
-            bytes.extend_from_slice(&encoded);
-        }
-        let length = (bytes.len() - start - BATCH_HEAD) as u32;
-        bytes[start + 8..start + 12].copy_from_slice(&length.to_le_bytes());
-        let crc = CRC.checksum(&bytes[start + BATCH_COVERED..]);
+        bytes.extend_from_slice(body);
+        bytes[start + 8..start + 12].copy_from_slice(&(body.len() as u32).to_le_bytes());
+        let crc = checksum(&self.salt, &bytes[start + BATCH_COVERED..]);
         bytes[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
         self.follow(crc);
     }
@@ -195,6 +207,31 @@ impl Writer {
     }
 }
 
+/// Encoded records, each with its length before it, in pieces of about [`BATCH_TARGET`].
+fn bodies(records: &[Record]) -> Vec<Vec<u8>> {
+    let mut bodies = Vec::new();
+    let mut body = Vec::new();
+    for record in records {
+        let encoded = postcard::to_allocvec(record).expect("plain data encodes into a growing buffer");
+        body.extend_from_slice(&(encoded.len() as u32).to_le_bytes());
+        body.extend_from_slice(&encoded);
+        if body.len() >= BATCH_TARGET {
+            bodies.push(core::mem::take(&mut body));
+        }
+    }
+    if !body.is_empty() {
+        bodies.push(body);
+    }
+    bodies
+}
+
+fn checksum(salt: &[u8; 16], bytes: &[u8]) -> u32 {
+    let mut digest = CRC.digest();
+    digest.update(salt);
+    digest.update(bytes);
+    digest.finalize()
+}
+
 /// Reads a segment.
 ///
 /// # Errors
@@ -202,13 +239,13 @@ impl Writer {
 /// If it is not this storage's, was never finished, or is damaged elsewhere than in its torn tail.
 pub fn recover(bytes: &[u8], identity: &StorageIdentity) -> Result<Recovered, JournalError> {
     let (number, crc) = read_head(bytes, identity)?;
-    let mut writer = Writer { seq: 0, chain: mix(u64::from(crc)) };
+    let mut writer = Writer::after_head(identity, crc);
     let mut records = Vec::new();
     let mut finished = false;
     let mut at = SEGMENT_HEAD;
     while at < bytes.len() {
-        let Some(batch) = read_batch(&bytes[at..]).filter(|batch| batch.follows(&writer)) else {
-            if has_later_batch(&bytes[at..], writer.seq) {
+        let Some(batch) = read_batch(&bytes[at..], &writer.salt).filter(|batch| batch.follows(&writer)) else {
+            if has_later_batch(&bytes[at..], &writer, finished) {
                 return Err(JournalError::Damaged { at });
             }
             break;
@@ -270,7 +307,7 @@ impl Batch<'_> {
 }
 
 /// The batch at the start of `bytes`, if a whole and undamaged one is there.
-fn read_batch(bytes: &[u8]) -> Option<Batch<'_>> {
+fn read_batch<'a>(bytes: &'a [u8], salt: &[u8; 16]) -> Option<Batch<'a>> {
     if bytes.len() < BATCH_HEAD || bytes[..4] != BATCH_MAGIC {
         return None;
     }
@@ -278,7 +315,7 @@ fn read_batch(bytes: &[u8]) -> Option<Batch<'_>> {
     if length > limits::BATCH_BYTES || length > bytes.len() - BATCH_HEAD {
         return None;
     }
-    let crc = CRC.checksum(&bytes[BATCH_COVERED..BATCH_HEAD + length]);
+    let crc = checksum(salt, &bytes[BATCH_COVERED..BATCH_HEAD + length]);
     if crc != word(bytes, 4) {
         return None;
     }
@@ -293,10 +330,15 @@ fn read_batch(bytes: &[u8]) -> Option<Batch<'_>> {
 }
 
 /// Whether a good batch with a later number lies anywhere behind the start of `bytes`: proof that what does not
-/// read at the start had been durable.
-fn has_later_batch(bytes: &[u8], seq: u64) -> bool {
-    let starts = (1..bytes.len().saturating_sub(BATCH_HEAD - 1)).filter(|&i| bytes[i..i + 4] == BATCH_MAGIC);
-    starts.filter_map(|i| read_batch(&bytes[i..])).any(|batch| batch.seq > seq)
+/// read at the start had been durable. A checkpoint is synced as a whole, so before its end only data behind it is
+/// such a proof.
+fn has_later_batch(bytes: &[u8], writer: &Writer, finished: bool) -> bool {
+    let most = writer.seq + (bytes.len() / BATCH_HEAD) as u64;
+    (1..bytes.len().saturating_sub(BATCH_HEAD - 1))
+        .filter(|&i| bytes[i..i + 4] == BATCH_MAGIC)
+        .filter(|&i| (writer.seq + 1..=most).contains(&long(bytes, i + 16)))
+        .filter_map(|i| read_batch(&bytes[i..], &writer.salt))
+        .any(|batch| finished || batch.kind == Kind::Data)
 }
 
 fn word(bytes: &[u8], at: usize) -> u32 {
@@ -325,13 +367,22 @@ mod tests {
         Record::Kv(kv::Record::Key { counter: n, key, versions: Versions::default() })
     }
 
+    fn large_key(n: u64, size: usize) -> Record {
+        let mut versions = Versions::default();
+        let dot = crate::version::Dot { node: IDENTITY.node, counter: n + 1 };
+        let value = Some(Bytes::from(vec![n as u8; size]));
+        let sibling = crate::version::Sibling { dot, write: crate::id::WriteId([1; 16]), value };
+        versions.write(sibling, &crate::version::VersionVector::default());
+        Record::Kv(kv::Record::Key { counter: n + 1, key: Bytes::from(alloc::format!("large-{n}").as_str()), versions })
+    }
+
     /// A checkpoint of one record and five batches of two, with the offset at which each batch starts.
     fn journal() -> (Vec<u8>, Vec<usize>) {
         let (mut writer, mut bytes) = create(&IDENTITY, 3, &[Record::Boot(Generation(4))]);
         let mut starts = Vec::new();
         for n in 0..5 {
             starts.push(bytes.len());
-            bytes.extend(writer.batch(&[key(2 * n), key(2 * n + 1)]));
+            bytes.extend(writer.batches(&[key(2 * n), key(2 * n + 1)]).concat());
         }
         (bytes, starts)
     }
@@ -341,7 +392,7 @@ mod tests {
         let (mut bytes, _) = journal();
         let mut recovered = recover(&bytes, &IDENTITY).expect("whole");
         assert_eq!((recovered.records.len(), recovered.number, recovered.torn), (11, 3, 0));
-        bytes.extend(recovered.writer.batch(&[key(99)]));
+        bytes.extend(recovered.writer.batches(&[key(99)]).concat());
         assert_eq!(recover(&bytes, &IDENTITY).expect("whole").records.len(), 12);
     }
 
@@ -386,6 +437,47 @@ mod tests {
         for cut in 0..bytes.len() {
             assert_eq!(recover(&bytes[..cut], &IDENTITY), Err(JournalError::Unfinished));
         }
+    }
+
+    #[test]
+    fn a_checkpoint_that_lost_a_page_before_its_sync_is_unfinished_and_not_damage() {
+        let large: Vec<Record> = (0..40).map(|n| large_key(n, 64 << 10)).collect();
+        let (_, bytes) = create(&IDENTITY, 1, &large);
+        for at in [100, bytes.len() / 2] {
+            let mut holed = bytes.clone();
+            holed[at..at + 4_096].fill(0);
+            assert_eq!(recover(&holed, &IDENTITY), Err(JournalError::Unfinished));
+        }
+    }
+
+    #[test]
+    fn whatever_is_written_reads_back_however_large() {
+        let many: Vec<Record> = (0..400).map(|n| large_key(n, 64 << 10)).collect();
+        let (mut writer, mut bytes) = create(&IDENTITY, 1, &many);
+        let batches = writer.batches(&many);
+        assert!(batches.len() > 1 && batches.iter().all(|batch| batch.len() <= limits::BATCH_BYTES));
+        bytes.extend(batches.concat());
+        let recovered = recover(&bytes, &IDENTITY).expect("whole");
+        assert_eq!((recovered.records.len(), recovered.torn), (800, 0));
+    }
+
+    #[test]
+    fn a_journal_stored_as_a_value_is_no_proof_of_damage() {
+        let other = StorageIdentity { incarnation: [9; 16], ..IDENTITY };
+        let (mut their_writer, mut theirs) = create(&other, 1, &[]);
+        for n in 0..5 {
+            theirs.extend(their_writer.batches(&[key(n)]).concat());
+        }
+        let (mut writer, mut bytes) = create(&IDENTITY, 1, &[]);
+        let whole = bytes.len();
+        let value = Bytes::from(theirs);
+        let mut versions = Versions::default();
+        let dot = crate::version::Dot { node: IDENTITY.node, counter: 1 };
+        let sibling = crate::version::Sibling { dot, write: crate::id::WriteId([1; 16]), value: Some(value) };
+        versions.write(sibling, &crate::version::VersionVector::default());
+        bytes.extend(writer.batches(&[Record::Kv(kv::Record::Key { counter: 1, key: "k".into(), versions })]).concat());
+        bytes.pop();
+        assert_eq!(recover(&bytes, &IDENTITY).expect("a torn tail").length, whole);
     }
 
     #[test]

@@ -33,11 +33,19 @@ pub const LIST_KEYS: u32 = 256;
 /// Bytes that one owner adds to a listing before it stops and says where.
 pub const LIST_BYTES: usize = 256 << 10;
 /// Keys whose digests one repair message carries. The rest waits for the next round.
-pub const REPAIR_KEYS: usize = 1_024;
+pub const REPAIR_KEYS: usize = 512;
 /// Bytes of versions that one repair round pushes to a peer.
 pub const REPAIR_BYTES: usize = 256 << 10;
 /// Messages that a node may send itself while handling one input. Beyond: a bug, and an assertion.
 pub const SETTLE: usize = 65_536;
+/// Messages and answers that wait for the disk. Beyond: data messages are dropped, requests refused as `OVERLOADED`.
+pub const HELD: usize = 16_384;
+/// Storage members of a configuration. More: the configuration is refused.
+pub const STORAGE_MEMBERS: usize = 1_024;
+/// How far a context's counter may be ahead of what the minting owner knows. Further: `INVALID_CONTEXT`.
+pub const CONTEXT_AHEAD: u64 = 1 << 32;
+/// The highest incarnation and generation believed of a member: far beyond what can be counted to.
+pub const INCARNATION: u64 = 1 << 48;
 /// The longest deadline that a request may ask for.
 pub const DEADLINE_MAX: Duration = Duration::secs(30);
 /// A step of the clock beyond this means that this node slept, not that everyone else died.

@@ -21,6 +21,7 @@ use crate::limits;
 use crate::membership::Membership;
 use crate::outbox::{Outbox, Output, Parcel, PersistId};
 use crate::protocol::{Ctx, Effect, Effects, Gate, Protocol};
+use crate::refusal::Refusal;
 use crate::rng::Rng;
 use crate::time::{Duration, Instant, Now};
 use crate::timers::Timers;
@@ -252,6 +253,9 @@ impl Node {
         if known.is_some_and(|member| envelope.generation < member.generation) {
             return;
         }
+        if self.shared.outbox.is_congested() && matches!(envelope.payload, Payload::Kv(_)) {
+            return;
+        }
         let (message, kind) = (envelope.id(), envelope.payload.kind());
         self.shared.cause = Cause::Message(message);
         self.shared.trace_message(|| EventKind::Received { message, kind });
@@ -260,6 +264,10 @@ impl Node {
 
     fn request(&mut self, id: RequestId, op: Op) {
         self.shared.cause = Cause::Request(id);
+        if self.shared.outbox.is_congested() && matches!(op, Op::Kv(_)) {
+            self.shared.outbox.push(Parcel::Reply { id, result: Err(Refusal::Overloaded) }, Gate::Open);
+            return;
+        }
         let Self { shared, membership, topology, kv } = self;
         match op {
             Op::Membership(op) => step(shared, membership, |p, cx, fx| p.on_op(cx, id, op, fx)),
@@ -305,7 +313,8 @@ impl Node {
 
     /// Posts what the gate has released and delivers what the node sent itself, until nothing is left.
     fn settle(&mut self) {
-        for _ in 0..limits::SETTLE {
+        let mut deliveries = 0;
+        loop {
             if core::mem::take(&mut self.shared.view_changed) {
                 self.each(Protocol::on_view, Protocol::on_view, Protocol::on_view);
             }
@@ -313,11 +322,12 @@ impl Node {
                 return;
             };
             if let Some((cause, payload)) = self.shared.dispatch(parcel) {
+                deliveries += 1;
+                assert!(deliveries < limits::SETTLE, "a node must not talk to itself forever");
                 self.shared.cause = cause;
                 self.deliver(self.shared.config.id, payload);
             }
         }
-        panic!("a node must not talk to itself forever");
     }
 
     /// Runs one step of each protocol.
@@ -384,8 +394,8 @@ impl Shared {
             Effect::Persist(record) => self.outbox.persist(record.into()),
             Effect::Arm { after, timer } => self.timers.arm(self.now.mono + after, timer.into()),
             Effect::Disarm(timer) => self.timers.disarm(&timer.into()),
-            Effect::Finish { id, result } => {
-                self.outbox.push(Parcel::Reply { id, result: result.map(Into::into) }, Gate::Durable);
+            Effect::Finish { id, result, gate } => {
+                self.outbox.push(Parcel::Reply { id, result: result.map(Into::into) }, gate);
             }
             Effect::Trace(event) => self.trace(|| event.into()),
             Effect::Publish(member) => {

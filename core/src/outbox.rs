@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{NodeId, RequestId};
 use crate::lift::{Event, Outcome, Payload, Record};
+use crate::limits;
 use crate::protocol::Gate;
 use crate::refusal::Refusal;
 use crate::trace::Cause;
@@ -92,6 +93,11 @@ impl Outbox {
         } else {
             self.released.push_back(parcel);
         }
+    }
+
+    /// Whether so much waits for the disk that nothing should be added by others.
+    pub(crate) fn is_congested(&self) -> bool {
+        self.held.len() >= limits::HELD
     }
 
     /// The next parcel that may leave.

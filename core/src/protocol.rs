@@ -102,12 +102,14 @@ pub enum Effect<P: Protocol> {
     },
     /// Remove a timer.
     Disarm(P::Timer),
-    /// Answer a client, under the same gate as a message.
+    /// Answer a client.
     Finish {
         /// Which request.
         id: RequestId,
         /// Its answer.
         result: Result<P::Outcome, Refusal>,
+        /// When.
+        gate: Gate,
     },
     /// Tell the trace.
     Trace(P::Event),
@@ -172,7 +174,12 @@ impl<P: Protocol> Effects<P> {
 
     /// Answers a client once every record written so far is durable.
     pub fn finish(&mut self, id: RequestId, result: Result<P::Outcome, Refusal>) {
-        self.list.push(Effect::Finish { id, result });
+        self.list.push(Effect::Finish { id, result, gate: Gate::Durable });
+    }
+
+    /// Answers a client at once. Only with what no crash of this node could falsify.
+    pub fn finish_now(&mut self, id: RequestId, result: Result<P::Outcome, Refusal>) {
+        self.list.push(Effect::Finish { id, result, gate: Gate::Open });
     }
 
     /// Tells the trace; the closure does not run when nobody listens.

@@ -36,6 +36,11 @@ impl Chosen {
     }
 }
 
+fn choose(nodes: impl Iterator<Item = NodeId> + Clone, turn: u64) -> Option<NodeId> {
+    let count = nodes.clone().count() as u64;
+    nodes.clone().nth(turn.checked_rem(count)? as usize)
+}
+
 impl View {
     /// The epoch in force here, 0 for none.
     #[must_use]
@@ -50,18 +55,25 @@ impl View {
     }
 
     /// The linked peer to hand a packet for `to`: itself, or a server that the tab `to` is linked to, or, for a node
-    /// that has no link to it, any of its own links to a server.
+    /// that has no link to it, any of its own links that relays.
+    ///
+    /// Where there are several, `turn` chooses: callers count it up, so that a retry takes another way than the
+    /// message it repeats. A link that is cut or stuck says nothing, and must not swallow everything.
     #[must_use]
-    pub fn next_hop(&self, to: NodeId) -> Option<NodeId> {
+    pub fn next_hop(&self, to: NodeId, turn: u64) -> Option<NodeId> {
         if self.links.contains(&to) {
             return Some(to);
         }
         let relays = self.members.get(&to).map(|member| member.profile.relays.as_slice()).unwrap_or_default();
-        let through_relay = relays.iter().copied().find(|relay| self.links.contains(relay));
-        through_relay.or_else(|| self.links.iter().copied().find(|&link| self.is_server(link)))
+        let linked = relays.iter().copied().filter(|relay| self.links.contains(relay));
+        choose(linked, turn).or_else(|| choose(self.relays(), turn))
     }
 
-    fn is_server(&self, node: NodeId) -> bool {
-        self.members.get(&node).is_some_and(|member| member.profile.class == Class::Server)
+    /// The linked peers that relay: servers of the epoch, and before there is one, any server.
+    pub fn relays(&self) -> impl Iterator<Item = NodeId> + Clone + '_ {
+        self.links.iter().copied().filter(|link| match &self.chosen {
+            Some(chosen) => chosen.config.storage.contains_key(link),
+            None => self.members.get(link).is_some_and(|member| member.profile.class == Class::Server),
+        })
     }
 }

@@ -6,11 +6,11 @@ use qunlong_core::lift::Payload;
 use qunlong_core::member::{Class, Durability, Member, Profile, State};
 use qunlong_core::membership::Msg;
 use qunlong_core::quorum::Level;
-use qunlong_core::version::VersionVector;
+use qunlong_core::version::{Dot, VersionVector};
 use qunlong_core::wire::Envelope;
 use qunlong_core::{
-    Bytes, Duration, Generation, Input, Instant, Node, NodeId, Now, Op, Output, PersistId, Record, Refusal, RequestId,
-    WallTime,
+    Bytes, Duration, Generation, Input, Instant, Node, NodeId, Now, Op, Outcome, Output, PersistId, Record, Refusal,
+    RequestId, WallTime,
 };
 
 fn at(ms: u64) -> Now {
@@ -170,10 +170,88 @@ fn a_node_without_an_epoch_refuses_data() {
 fn a_context_that_names_writes_never_made_is_refused() {
     let mut node = alone();
     let mut context = VersionVector::default();
-    context.add(qunlong_core::version::Dot { node: NodeId::small(1), counter: 99 });
+    context.add(Dot { node: NodeId::small(1), counter: 99 });
     node.handle(at(400), put(1, WriteContext::Seen(context)));
     let (outputs, _) = drain(&mut node);
     assert!(outputs.contains(&Output::Reply { id: RequestId(1), result: Err(Refusal::InvalidContext) }));
+}
+
+#[test]
+fn a_context_that_runs_far_ahead_or_names_strangers_is_refused() {
+    for (node, counter) in [(2, 1), (1, u64::MAX)] {
+        let mut node_under_test = alone();
+        let mut context = VersionVector::default();
+        context.add(Dot { node: NodeId::small(node), counter });
+        node_under_test.handle(at(400), put(1, WriteContext::Seen(context)));
+        let refused = Output::Reply { id: RequestId(1), result: Err(Refusal::InvalidContext) };
+        assert!(drain(&mut node_under_test).0.contains(&refused));
+    }
+}
+
+#[test]
+fn a_writer_is_not_handed_a_context_that_covers_what_it_never_saw() {
+    let mut node = alone();
+    let mut written = |n: u64, context: VersionVector| {
+        node.handle(at(400), put(n, WriteContext::Seen(context)));
+        let (_, persisted) = drain(&mut node);
+        node.handle(at(401), Input::Persisted(persisted.expect("recorded")));
+        drain(&mut node)
+            .0
+            .into_iter()
+            .find_map(|output| match output {
+                Output::Reply { result: Ok(Outcome::Kv(kv::Outcome::Written { dot, context, .. })), .. } => {
+                    Some((dot, context))
+                }
+                _ => None,
+            })
+            .expect("written")
+    };
+    let (other, _) = written(1, VersionVector::default());
+    let (_, mine) = written(2, VersionVector::default());
+    assert!(!mine.covers(other));
+    written(3, mine);
+    let held = node.store().get(b"k").expect("written");
+    assert!(held.siblings().iter().any(|sibling| sibling.dot == other), "nobody who saw it superseded it");
+}
+
+#[test]
+fn claims_beyond_counting_are_not_believed() {
+    let mut node = alone();
+    node.handle(at(400), gossip(2, 1, vec![member(2, 0, State::Alive), member(1, u64::MAX, State::Suspect)]));
+    node.handle(at(401), gossip(2, 2, vec![member(3, u64::MAX, State::Alive)]));
+    assert_eq!(node.view().members[&NodeId::small(1)].state, State::Alive);
+    assert!(!node.view().members.contains_key(&NodeId::small(3)));
+}
+
+#[test]
+fn a_long_stall_of_the_disk_is_no_flood() {
+    let mut node = alone();
+    node.handle(at(400), put(1, WriteContext::Seen(VersionVector::default())));
+    let (_, persisted) = drain(&mut node);
+    for seq in 0..100_000 {
+        let op = qunlong_core::OpId { node: NodeId::small(2), generation: Generation(1), seq };
+        let payload = Payload::Kv(kv::Msg::Read { op, epoch: qunlong_core::Epoch(1), key: Bytes::from("k") });
+        node.handle(
+            at(401),
+            Input::Message(Envelope { from: NodeId::small(2), generation: Generation(1), seq, payload }),
+        );
+    }
+    node.handle(at(402), put(2, WriteContext::Current));
+    assert!(drain(&mut node).0.contains(&Output::Reply { id: RequestId(2), result: Err(Refusal::Overloaded) }));
+    node.handle(at(500), Input::Persisted(persisted.expect("recorded")));
+    assert_eq!(replies(&drain(&mut node).0), 1);
+}
+
+#[test]
+fn a_bootstrapper_owns() {
+    let config = Config { bootstrap: Some(Bootstrap { owners: 1, replicas: 1 }), ..config(9) };
+    let mut node = Node::new(config, 7).expect("sound settings");
+    node.handle(at(0), gossip(2, 1, vec![member(2, 0, State::Alive)]));
+    let nothing = Payload::Topology(qunlong_core::topology::Msg::Nothing);
+    let envelope = Envelope { from: NodeId::small(2), generation: Generation(1), seq: 2, payload: nothing };
+    node.handle(at(1), Input::Message(envelope));
+    let chosen = node.view().chosen.as_ref().expect("made");
+    assert!(chosen.config.storage.contains_key(&NodeId::small(9)));
 }
 
 #[test]

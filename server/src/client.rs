@@ -94,7 +94,7 @@ pub(crate) fn status(server: &str) -> Result<(), Failure> {
 }
 
 fn agent() -> Agent {
-    Agent::config_builder().http_status_as_error(false).build().into()
+    Agent::config_builder().http_status_as_error(false).max_redirects(0).max_redirects_will_error(false).build().into()
 }
 
 fn key_url(server: &str, key: &str) -> String {

@@ -4,7 +4,7 @@
 //! Everybody else sends it [`Command`]s. The queue is bounded; a client that finds it full is told `OVERLOADED`,
 //! and a peer's reader waits, which TCP passes on to the peer.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::mpsc::Sender as BatchSender;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -81,8 +81,17 @@ impl Commands {
     /// Asks the node; refused at once when it is behind.
     pub(crate) async fn request(&self, op: Op) -> Result<Outcome, Refusal> {
         let (reply, answer) = oneshot::channel();
-        self.0.try_send(Command::Request { op, reply }).map_err(|_| Refusal::Overloaded)?;
-        answer.await.unwrap_or(Err(Refusal::Leaving))
+        let writes = matches!(op, Op::Kv(qunlong_core::kv::Op::Put { .. }));
+        self.0.try_send(Command::Request { op, reply }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Refusal::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => Refusal::Leaving,
+        })?;
+        // The node stopped before it could answer: a write that had begun may still take effect.
+        answer.await.unwrap_or(Err(if writes {
+            Refusal::TimeoutUnknown { acked: 0, needed: 0 }
+        } else {
+            Refusal::Leaving
+        }))
     }
 
     pub(crate) async fn inspect(&self) -> Option<Snapshot> {
@@ -115,9 +124,11 @@ pub(crate) struct Driver {
     batches: BatchSender<Batch>,
     waiting: HashMap<RequestId, oneshot::Sender<Result<Outcome, Refusal>>>,
     requests: u64,
+    /// Packets passed on, which spreads them over the ways there are.
+    relayed: u64,
     trace: broadcast::Sender<Event>,
     cluster: watch::Sender<Option<ClusterId>>,
-    members: watch::Sender<BTreeMap<NodeId, Member>>,
+    servers: watch::Sender<BTreeSet<String>>,
     started: std::time::Instant,
     leaving: Option<RequestId>,
     left: bool,
@@ -128,7 +139,8 @@ pub(crate) struct Driver {
 pub(crate) struct Handle {
     pub(crate) commands: Commands,
     pub(crate) trace: broadcast::Sender<Event>,
-    pub(crate) members: watch::Receiver<BTreeMap<NodeId, Member>>,
+    /// Addresses of the epoch's servers.
+    pub(crate) servers: watch::Receiver<BTreeSet<String>>,
     pub(crate) link_context: LinkContext,
 }
 
@@ -146,7 +158,7 @@ impl Driver {
     pub(crate) fn new(parts: Parts) -> (Self, Handle) {
         let (sender, commands) = mpsc::channel(QUEUE);
         let (cluster, cluster_seen) = watch::channel(None);
-        let (members, members_seen) = watch::channel(BTreeMap::new());
+        let (servers, servers_seen) = watch::channel(BTreeSet::new());
         let trace = broadcast::channel(TRACE).0;
         let commands_sender = Commands(sender);
         let link_context =
@@ -155,7 +167,7 @@ impl Driver {
         let handle = Handle {
             commands: commands_sender,
             trace: trace.clone(),
-            members: members_seen,
+            servers: servers_seen,
             link_context: link_context.clone(),
         };
         let driver = Self {
@@ -167,9 +179,10 @@ impl Driver {
             batches: parts.batches,
             waiting: HashMap::new(),
             requests: 0,
+            relayed: 0,
             trace,
             cluster,
-            members,
+            servers,
             started: std::time::Instant::now(),
             leaving: None,
             left: false,
@@ -273,7 +286,8 @@ impl Driver {
         }
         let storage = self.node.view().chosen.as_ref().map(|chosen| &chosen.config.storage);
         let may_relay = storage.is_some_and(|storage| storage.contains_key(&peer));
-        let packets = match link::admit(frame, peer, may_relay) {
+        let cluster = *self.cluster.borrow();
+        let packets = match link::admit(frame, peer, may_relay, cluster) {
             Ok(packets) => packets,
             Err(error) => return self.hang_up(peer, error),
         };
@@ -281,10 +295,15 @@ impl Driver {
             if packet.to == self.node.id() {
                 match wire::decode_message(packet.from, packet.body) {
                     Ok(envelope) => self.input(Input::Message(envelope)),
+                    // A relay passes bodies on unread: what is wrong with them is not its fault.
+                    Err(error) if packet.from != peer => {
+                        tracing::warn!(from = %packet.from, %error, "dropped a message")
+                    }
                     Err(error) => return self.hang_up(peer, error),
                 }
             } else if packet.hops < limits::HOPS {
-                let next = self.node.view().next_hop(packet.to).filter(|&next| next != peer);
+                self.relayed += 1;
+                let next = self.node.view().next_hop(packet.to, self.relayed).filter(|&next| next != peer);
                 let (to, from, hops, body) = (packet.to, packet.from, packet.hops + 1, frame.slice_ref(packet.body));
                 self.hub.send(next, Outgoing { to, from, hops, body }, false);
             }
@@ -331,18 +350,20 @@ impl Driver {
             Err(error) => return tracing::error!(%error, "a message is too large to be sent"),
         };
         for &to in to {
-            let next = self.node.view().next_hop(to);
+            let next = self.node.view().next_hop(to, message.seq);
             self.hub.send(next, Outgoing { to, from: message.from, hops: 0, body: body.clone() }, is_gossip);
         }
     }
 
     fn look_after_links(&mut self) {
-        let members = &self.node.view().members;
-        self.members.send_if_modified(|known| {
-            let changed = known != members;
-            if changed {
-                known.clone_from(members);
-            }
+        let view = self.node.view();
+        let storage = view.chosen.as_ref().map(|chosen| &chosen.config.storage);
+        // What gossip says of others is not enough to let their pages in: only owners of the epoch are servers here.
+        let of_epoch = view.members.values().filter(|m| storage.is_some_and(|storage| storage.contains_key(&m.id)));
+        let servers: BTreeSet<String> = of_epoch.filter_map(|member| member.profile.address.clone()).collect();
+        self.servers.send_if_modified(|known| {
+            let changed = *known != servers;
+            *known = servers;
             changed
         });
         for address in self.hub.due_dials(self.node.view(), std::time::Instant::now()) {

@@ -18,12 +18,16 @@ use crate::link::{Outgoing, QUEUE};
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
+/// Two links between the same two servers count as crossing when they were made within this time.
+const CROSSING: Duration = Duration::from_secs(5);
+
 /// An open link.
 #[derive(Debug)]
 struct Link {
     id: u64,
     /// Which side of it this node is.
     side: Side,
+    since: Instant,
     queue: mpsc::Sender<Outgoing>,
     close: watch::Sender<Option<DecodeError>>,
 }
@@ -31,6 +35,8 @@ struct Link {
 /// A peer that should be linked.
 #[derive(Debug)]
 struct Dial {
+    /// Named by the operator: kept for good. Others are kept while gossip knows their server.
+    is_seed: bool,
     not_before: Instant,
     wait: Duration,
     running: bool,
@@ -65,7 +71,7 @@ pub(crate) enum Added {
 
 impl Hub {
     pub(crate) fn new(me: NodeId, my_address: String, seeds: &[String]) -> Self {
-        let dials = seeds.iter().map(|seed| (seed.clone(), Dial::new())).collect();
+        let dials = seeds.iter().map(|seed| (seed.clone(), Dial { is_seed: true, ..Dial::new() })).collect();
         Self { me, my_address, links: BTreeMap::new(), next_id: 0, cuts: BTreeSet::new(), dials, dropped: 0 }
     }
 
@@ -77,16 +83,18 @@ impl Hub {
         close: watch::Sender<Option<DecodeError>>,
         address: Option<&str>,
     ) -> Added {
+        let before = self.links.get(&peer).map(|link| (link.side, link.since));
+        // Only links made at the same moment cross; an older one that is dialled again has died unnoticed.
+        let crosses = |(before, since): (Side, Instant)| before != side && since.elapsed() < CROSSING;
+        if before.is_some_and(crosses) && side != self.preferred(peer) {
+            return Added::Refused;
+        }
         if let Some(dial) = address.and_then(|address| self.dials.get_mut(address)) {
             dial.peer = Some(peer);
             dial.wait = BACKOFF_MIN;
         }
-        let before = self.links.get(&peer).map(|link| link.side);
-        if before.is_some_and(|before| before != side && side != self.preferred(peer)) {
-            return Added::Refused;
-        }
         self.next_id += 1;
-        self.links.insert(peer, Link { id: self.next_id, side, queue, close });
+        self.links.insert(peer, Link { id: self.next_id, side, since: Instant::now(), queue, close });
         if before.is_some() { Added::Replaced(self.next_id) } else { Added::New(self.next_id) }
     }
 
@@ -173,6 +181,12 @@ impl Hub {
                 dial.peer = Some(member.id);
             }
         }
+        let is_wanted = |address: &String, dial: &Dial| {
+            dial.is_seed
+                || dial.running
+                || view.members.values().any(|m| m.profile.address.as_ref() == Some(address) && m.state != State::Left)
+        };
+        self.dials.retain(|address, dial| is_wanted(address, dial));
         let mut due = Vec::new();
         for (address, dial) in &mut self.dials {
             let linked = dial.peer.is_some_and(|peer| peer == self.me || self.links.contains_key(&peer));
@@ -200,7 +214,7 @@ impl Hub {
 
 impl Dial {
     fn new() -> Self {
-        Self { not_before: Instant::now(), wait: BACKOFF_MIN, running: false, peer: None }
+        Self { is_seed: false, not_before: Instant::now(), wait: BACKOFF_MIN, running: false, peer: None }
     }
 }
 

@@ -42,6 +42,8 @@ const REFUSED: u16 = 4_001;
 const TOO_BIG: u16 = 1_009;
 /// Close code for bytes that make no sense.
 const BAD_FRAME: u16 = 1_007;
+/// Bytes of a close reason that WebSocket allows.
+const REASON: usize = 123;
 
 /// A packet for a peer, or through it.
 #[derive(Debug, Clone)]
@@ -146,7 +148,9 @@ where
         Ok(peer) => peer,
         Err(error) => {
             if let LinkError::Handshake(error) = &error {
-                let _ = sink.send(Wire::Close(REFUSED, format!("{}: {error}", error.code()))).await;
+                let mut reason = format!("{}: {error}", error.code());
+                reason.truncate(REASON);
+                let _ = sink.send(Wire::Close(REFUSED, reason)).await;
             }
             return Err(error);
         }
@@ -227,7 +231,9 @@ async fn write<Out: Sink<Wire> + Unpin>(
         let first = tokio::select! {
             packet = packets.recv() => packet,
             _ = ping.tick() => {
-                if sink.send(Wire::Ping).await.is_err() {
+                // Pages never see pings: an empty frame tells them that the link lives.
+                let heartbeat = Wire::Binary(FrameWriter::new(*cluster.borrow()).finish().into());
+                if sink.feed(heartbeat).await.is_err() || sink.send(Wire::Ping).await.is_err() {
                     return;
                 }
                 continue;
@@ -304,8 +310,18 @@ fn from_axum(message: Result<axum::extract::ws::Message, axum::Error>) -> Option
 /// Splits a frame and checks that the sender may speak for whom it speaks.
 ///
 /// A peer speaks for itself; a server of the epoch also relays for others.
-pub(crate) fn admit<'a>(frame: &'a [u8], peer: NodeId, may_relay: bool) -> Result<Vec<Packet<'a>>, DecodeError> {
-    let (_, mut packets) = wire::read_frame(frame)?;
+///
+/// A link may have been made while one side knew no cluster yet; if they turn out to differ, nothing passes.
+pub(crate) fn admit(
+    frame: &[u8],
+    peer: NodeId,
+    may_relay: bool,
+    mine: Option<ClusterId>,
+) -> Result<Vec<Packet<'_>>, DecodeError> {
+    let (theirs, mut packets) = wire::read_frame(frame)?;
+    if matches!((mine, theirs), (Some(mine), Some(theirs)) if mine != theirs) {
+        return Ok(Vec::new());
+    }
     let all = packets.len();
     packets.retain(|packet| packet.from == peer || may_relay);
     if packets.len() < all {
@@ -325,7 +341,18 @@ mod tests {
         frame.push(Packet { to: me, from: peer, hops: 0, body: &[] });
         frame.push(Packet { to: me, from: other, hops: 1, body: &[] });
         let frame = frame.finish();
-        assert_eq!(admit(&frame, peer, false).expect("well formed").len(), 1);
-        assert_eq!(admit(&frame, peer, true).expect("well formed").len(), 2);
+        assert_eq!(admit(&frame, peer, false, None).expect("well formed").len(), 1);
+        assert_eq!(admit(&frame, peer, true, None).expect("well formed").len(), 2);
+    }
+
+    #[test]
+    fn a_frame_of_another_cluster_is_not_admitted() {
+        let (one, other) = (ClusterId([1; 16]), ClusterId([2; 16]));
+        let mut frame = FrameWriter::new(Some(one));
+        frame.push(Packet { to: NodeId::small(1), from: NodeId::small(2), hops: 0, body: &[] });
+        let frame = frame.finish();
+        assert_eq!(admit(&frame, NodeId::small(2), true, Some(one)).expect("well formed").len(), 1);
+        assert_eq!(admit(&frame, NodeId::small(2), true, Some(other)).expect("well formed").len(), 0);
+        assert_eq!(admit(&frame, NodeId::small(2), true, None).expect("well formed").len(), 1);
     }
 }

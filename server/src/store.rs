@@ -177,7 +177,11 @@ impl Store {
                 id = newer;
                 records.extend(more);
             }
-            self.append(&records)?;
+            for bytes in self.writer.batches(&records) {
+                self.append(&bytes)?;
+            }
+            self.sealed = false;
+            self.counters.records.fetch_add(records.len() as u64, Ordering::Relaxed);
             // The node may have stopped; then nobody waits for the answer.
             let _ = durable.send(id);
             if self.length > COMPACT_BYTES.max(GROWTH * self.checkpoint) {
@@ -186,26 +190,32 @@ impl Store {
         }
     }
 
-    fn append(&mut self, records: &[Record]) -> Result<(), Failure> {
-        let bytes = self.writer.batch(records);
-        let written = self.file.write_all(&bytes).and_then(|()| self.file.sync_data());
+    fn append(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        let written = self.file.write_all(bytes).and_then(|()| self.file.sync_data());
         written.map_err(|error| Failure::io("write", &self.path, &error))?;
         self.length += bytes.len() as u64;
-        self.sealed = records.is_empty();
         self.counters.syncs.fetch_add(1, Ordering::Relaxed);
-        self.counters.records.fetch_add(records.len() as u64, Ordering::Relaxed);
         self.counters.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok(())
     }
 
     fn seal(&mut self) -> Result<(), Failure> {
-        if self.sealed { Ok(()) } else { self.append(&[]) }
+        if !self.sealed {
+            let bytes = self.writer.seal();
+            self.append(&bytes)?;
+            self.sealed = true;
+        }
+        Ok(())
     }
 
     fn compact(&mut self) -> Result<(), Failure> {
         let before = self.length;
         let bytes = fs::read(&self.path).map_err(|error| Failure::io("read", &self.path, &error))?;
         let recovered = journal::recover(&bytes, &self.identity).map_err(|error| corrupt(&self.path, error))?;
+        if recovered.torn > 0 {
+            // What was just written and synced does not read back: nothing may be thrown away on its word.
+            return Err(corrupt(&self.path, JournalError::Damaged { at: recovered.length }));
+        }
         let records = journal::latest(recovered.records);
         let (writer, bytes) = journal::create(&self.identity, self.number + 1, &records);
         let (file, path) = write_segment(&self.dir, self.number + 1, &bytes)?;
@@ -232,7 +242,8 @@ fn recover_newest(dir: &Path, identity: &StorageIdentity) -> Result<(journal::Re
                 }
                 return Ok((recovered, path));
             }
-            Err(JournalError::Unfinished) if !found.is_empty() => {
+            // A crash in the middle of a compaction: the older one is still whole.
+            Err(JournalError::Unfinished | JournalError::BadHead) if !found.is_empty() => {
                 fs::remove_file(&path).map_err(|error| Failure::io("remove", &path, &error))?;
             }
             Err(error) => return Err(corrupt(&path, error)),
@@ -409,7 +420,8 @@ mod tests {
         write(dir.path(), 1..50);
         let mut opened = Store::open(dir.path(), false).expect("opens");
         opened.store.compact().expect("compacts");
-        opened.store.append(&[Record::Boot(Generation(99))]).expect("appends");
+        let bytes = opened.store.writer.batches(&[Record::Boot(Generation(99))]).concat();
+        opened.store.append(&bytes).expect("appends");
         drop(opened);
         let opened = Store::open(dir.path(), false).expect("opens");
         assert_eq!(opened.records, [Record::Boot(Generation(49)), Record::Boot(Generation(99))]);

@@ -128,11 +128,19 @@ export async function journalNames(id) {
   return names.sort();
 }
 
-/** Opens a file for this worker alone. */
+/** Opens a file for this worker alone. The worker before a reload may not have let go of it yet. */
 export async function openFile(name) {
   const root = await navigator.storage.getDirectory();
   const file = await root.getFileHandle(name, { create: true });
-  return file.createSyncAccessHandle();
+  const end = performance.now() + RELOAD_PATIENCE_MS;
+  for (;;) {
+    try {
+      return await file.createSyncAccessHandle();
+    } catch (error) {
+      if (performance.now() > end) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+  }
 }
 
 export async function removeFile(name) {
@@ -164,9 +172,9 @@ export function close(file) {
   file.close();
 }
 
-/** Asks the browser not to evict what this site stores. Resolves to its answer. */
-export async function persistStorage() {
-  return navigator.storage.persist ? navigator.storage.persist() : false;
+/** Whether the browser has promised not to evict what this site stores. */
+export async function isPersisted() {
+  return navigator.storage.persisted ? navigator.storage.persisted() : false;
 }
 
 export function random(length) {

@@ -45,6 +45,11 @@ pub enum FromWorker {
         /// For people.
         message: String,
     },
+    /// The node's cluster is gone: its identity was forgotten, and a new worker will be a new node.
+    Forgotten {
+        /// What the server said.
+        reason: String,
+    },
     /// How things are, whenever they have changed.
     Status(Box<Status>),
     /// An answer.

@@ -26,6 +26,9 @@ use crate::store::describe;
 /// How often servers are asked how they are.
 const POLL_MS: i32 = 1_500;
 
+/// A server that has not answered by then counts as unreachable.
+const FETCH_MS: u32 = 2_000;
+
 /// Whether this tab is a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -134,6 +137,8 @@ impl Cluster {
         };
         let cluster = Self { world: Rc::new(RefCell::new(world)), changed: Rc::new(Cell::new(true)) };
         if mode == Mode::Node {
+            // Only pages may ask; the worker sees the answer. Some browsers ask the user, and a no is fine.
+            let _ = window().navigator().storage().persist();
             cluster.start_node();
         }
         cluster.start_frames();
@@ -202,12 +207,15 @@ impl Cluster {
     /// Says goodbye and goes on watching.
     pub fn stop_node(&self) {
         self.tell(&ToWorker::Leave);
-        let cluster = self.clone();
+        let (cluster, leaving) = (self.clone(), self.world.borrow().worker.clone());
         spawn_local(async move {
-            // The goodbye needs a moment to leave.
+            // The goodbye needs a moment to leave; by then another node may have been started.
             sleep(150).await;
-            cluster.stop_worker();
-            cluster.write().mode = Mode::Watch;
+            let current = cluster.world.borrow().worker.clone();
+            if current == leaving {
+                cluster.stop_worker();
+                cluster.write().mode = Mode::Watch;
+            }
         });
     }
 
@@ -253,6 +261,12 @@ impl Cluster {
                 }
                 self.write().started = Some(started);
             }
+            FromWorker::Forgotten { .. } => {
+                if let Some(storage) = session_storage() {
+                    let _ = storage.remove_item("qunlong-node");
+                }
+                self.start_node();
+            }
             FromWorker::Failed { code, message } => self.write().failure = Some((code, message)),
             FromWorker::Status(status) => {
                 let mut world = self.write();
@@ -275,6 +289,7 @@ impl Cluster {
         let answer = {
             let mut world = self.world.borrow_mut();
             world.worker.as_ref()?;
+            world.started.as_ref()?;
             world.asked += 1;
             let (answer, waiting) = oneshot::channel();
             let id = world.asked;
@@ -564,6 +579,8 @@ fn parse_id(value: &Value) -> Option<NodeId> {
 async fn fetch(method: &str, url: &str) -> Result<Value, String> {
     let init = RequestInit::new();
     init.set_method(method);
+    // A server that is stopped in its tracks must not hold up the others.
+    init.set_signal(Some(&web_sys::AbortSignal::timeout_with_u32(FETCH_MS)));
     let promise = window().fetch_with_str_and_init(url, &init);
     let response: Response = JsFuture::from(promise).await.map_err(|error| describe(&error))?.unchecked_into();
     let text = response.text().map_err(|error| describe(&error))?;

@@ -11,14 +11,16 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use futures::StreamExt;
 use futures::channel::oneshot;
+use futures::{FutureExt, StreamExt, select_biased};
 use js_sys::{ArrayBuffer, Function, Uint8Array};
 use qunlong_core::config::Config;
 use qunlong_core::member::{Class, Durability, Profile, State};
 use qunlong_core::trace::Level;
 use qunlong_core::wire::{self, FrameWriter, Packet};
-use qunlong_core::{Event, Input, Instant, Node, NodeId, Now, Op, Output, RequestId, WallTime, limits, membership};
+use qunlong_core::{
+    Event, Input, Instant, Node, NodeId, Now, Op, Output, Refusal, RequestId, WallTime, limits, membership,
+};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::spawn_local;
 use web_sys::{DedicatedWorkerGlobalScope, MessageEvent};
@@ -32,6 +34,8 @@ const LINKS: usize = 2;
 /// Redialling waits between these, doubling.
 const BACKOFF_MIN_MS: f64 = 200.0;
 const BACKOFF_MAX_MS: f64 = 5_000.0;
+/// A server sends something every five seconds; a link that is silent for so long is dead, whatever the browser says.
+const SILENCE_MS: i32 = 15_000;
 /// How often links are looked after and the page is told how things are.
 const UPKEEP_MS: i32 = 200;
 /// How often events go to the page.
@@ -85,7 +89,8 @@ fn receive(message: ToWorker) {
         (ToWorker::Ask { id, op }, Some(driver)) => driver.borrow_mut().ask(id, op),
         (ToWorker::Watch(on), Some(driver)) => driver.borrow_mut().watch(on),
         (ToWorker::Leave, Some(driver)) => driver.borrow_mut().leave(),
-        (ToWorker::Join { .. } | ToWorker::Ask { .. } | ToWorker::Watch(_) | ToWorker::Leave, _) => (),
+        (ToWorker::Ask { id, .. }, None) => post(&FromWorker::Answer { id, result: Err(Refusal::NoEpoch) }),
+        (ToWorker::Join { .. } | ToWorker::Watch(_) | ToWorker::Leave, _) => (),
     }
 }
 
@@ -154,6 +159,8 @@ struct Driver {
     compacting: bool,
     links: BTreeMap<NodeId, Linked>,
     dials: BTreeMap<String, Dial>,
+    /// The server that the page came from.
+    home: String,
     timer: Option<(i32, Instant)>,
     on_timer: Option<Closure<dyn FnMut()>>,
     events: Vec<Event>,
@@ -205,7 +212,8 @@ impl Driver {
             postponed: Vec::new(),
             compacting: false,
             links: BTreeMap::new(),
-            dials: BTreeMap::from([(server, Dial::new())]),
+            dials: BTreeMap::from([(server.clone(), Dial::new())]),
+            home: server,
             timer: None,
             on_timer: None,
             events: Vec::new(),
@@ -266,7 +274,7 @@ impl Driver {
                 Output::Send { to, message } => {
                     let Ok(body) = wire::encode_message(&message) else { continue };
                     for to in to {
-                        let Some(hop) = self.node.view().next_hop(to) else { continue };
+                        let Some(hop) = self.node.view().next_hop(to, message.seq) else { continue };
                         let frame = frames.entry(hop).or_insert_with(|| FrameWriter::new(cluster));
                         if !frame.fits(body.len()) {
                             let full = std::mem::replace(frame, FrameWriter::new(cluster));
@@ -298,7 +306,7 @@ impl Driver {
 
     /// A volatile node's records live as long as it does: in memory, where they are.
     fn persist(&mut self, records: &[qunlong_core::Record]) {
-        if self.durability == Durability::Volatile {
+        if self.durability == Durability::Volatile || self.left {
             return;
         }
         let began = performance_now();
@@ -462,13 +470,21 @@ impl Driver {
 
     /// A frame from a server: packets for this node.
     fn frame(&mut self, peer: NodeId, frame: &[u8]) -> Result<(), wire::DecodeError> {
-        let (_, packets) = wire::read_frame(frame)?;
+        let (theirs, packets) = wire::read_frame(frame)?;
+        let mine = self.node.view().chosen.as_ref().map(|chosen| chosen.config.cluster);
+        if matches!((mine, theirs), (Some(mine), Some(theirs)) if mine != theirs) {
+            return Ok(());
+        }
         let storage = self.node.view().chosen.as_ref().map(|chosen| &chosen.config.storage);
         let may_relay = storage.is_some_and(|storage| storage.contains_key(&peer));
         for packet in packets {
             if packet.to == self.node.id() && (packet.from == peer || may_relay) {
-                let envelope = wire::decode_message(packet.from, packet.body)?;
-                self.input(Input::Message(envelope));
+                match wire::decode_message(packet.from, packet.body) {
+                    Ok(envelope) => self.input(Input::Message(envelope)),
+                    // A relay passes bodies on unread: what is wrong with them is not its fault.
+                    Err(_) if packet.from != peer => (),
+                    Err(error) => return Err(error),
+                }
             }
         }
         if self.status.first_gossip_ms == 0 {
@@ -485,6 +501,19 @@ impl Dial {
     }
 }
 
+/// The server that the page came from belongs to another cluster than this tab's node: the cluster it belonged to is
+/// not there any more. A tab owns nothing, so it forgets that life and comes back as a new node.
+async fn come_back_as_a_new_node(driver: &Rc<RefCell<Driver>>, reason: String) {
+    let (identity, journal) = {
+        let mut driver = driver.borrow_mut();
+        driver.left = true;
+        driver.links.clear();
+        (driver.identity.clone(), driver.journal.take())
+    };
+    store::forget(&identity, journal).await;
+    post(&FromWorker::Forgotten { reason });
+}
+
 /// One link from dialling to its end.
 async fn link(driver: Rc<RefCell<Driver>>, address: String) {
     let (identity, cluster) = {
@@ -494,12 +523,22 @@ async fn link(driver: Rc<RefCell<Driver>>, address: String) {
     };
     let mut link = match socket::dial(&address, &identity, cluster).await {
         Ok(link) => link,
-        Err(trouble) => return driver.borrow_mut().unlinked(&address, trouble),
+        Err(trouble) => {
+            let is_home = driver.borrow().home == address;
+            if is_home && trouble.starts_with("WRONG_CLUSTER") {
+                return come_back_as_a_new_node(&driver, trouble).await;
+            }
+            return driver.borrow_mut().unlinked(&address, trouble);
+        }
     };
     let peer = link.peer;
     driver.borrow_mut().linked(&address, peer, link.socket);
     let trouble = loop {
-        match link.heard.next().await {
+        let heard = select_biased! {
+            heard = link.heard.next() => heard,
+            () = Box::pin(sleep(SILENCE_MS)).fuse() => break "the server fell silent".to_owned(),
+        };
+        match heard {
             Some(Heard::Bytes(bytes)) => {
                 if let Err(error) = driver.borrow_mut().frame(peer, &bytes) {
                     break error.to_string();

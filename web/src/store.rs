@@ -40,8 +40,8 @@ extern "C" {
     #[wasm_bindgen(catch)]
     fn cut(file: &JsValue, length: f64) -> Result<(), JsValue>;
     fn close(file: &JsValue);
-    #[wasm_bindgen(js_name = persistStorage, catch)]
-    async fn persist_storage() -> Result<JsValue, JsValue>;
+    #[wasm_bindgen(js_name = isPersisted, catch)]
+    async fn is_persisted() -> Result<JsValue, JsValue>;
     fn random(length: u32) -> Vec<u8>;
 }
 
@@ -97,7 +97,7 @@ impl Opened {
 ///
 /// If the browser cannot even make a key.
 pub async fn open(mut hint: Option<String>) -> Result<Opened, String> {
-    let persisted = persist_storage().await.is_ok_and(|answer| answer.is_truthy());
+    let persisted = is_persisted().await.is_ok_and(|answer| answer.is_truthy());
     let mut reason = None;
     // Each attempt either succeeds or forgets one identity that can no longer be used.
     for _ in 0..8 {
@@ -112,7 +112,7 @@ pub async fn open(mut hint: Option<String>) -> Result<Opened, String> {
             }
             Err(OpenError::Lost(what)) => {
                 reason = Some(what);
-                forget(&identity).await;
+                forget(&identity, None).await;
             }
             Err(OpenError::Browser(what)) => return open_volatile(what).await,
         }
@@ -171,7 +171,8 @@ async fn open_journal(identity: &Identity) -> Result<(Journal, Vec<Record>), Ope
                 };
                 return Ok((journal, recovered.records));
             }
-            Err(JournalError::Unfinished) if !names.is_empty() => {
+            // The worker ended in the middle of a compaction: the older one is still whole.
+            Err(JournalError::Unfinished | JournalError::BadHead) if !names.is_empty() => {
                 close(&file);
                 remove_file(&name).await?;
             }
@@ -184,7 +185,11 @@ async fn open_journal(identity: &Identity) -> Result<(Journal, Vec<Record>), Ope
     Err(OpenError::Lost("STORAGE_LOST: the journal is gone".to_owned()))
 }
 
-async fn forget(identity: &Identity) {
+/// Gives up an identity and its journal for good.
+pub async fn forget(identity: &Identity, journal: Option<Journal>) {
+    if let Some(journal) = journal {
+        close(&journal.file);
+    }
     // What cannot be removed is refused again at the next start.
     let _ = forget_identity(&qunlong_core::id::hex(identity.id)).await;
     for name in names_of(identity.id).await.unwrap_or_default() {
@@ -249,9 +254,10 @@ impl Journal {
     ///
     /// If the browser cannot; the node must stop then.
     pub fn persist(&mut self, records: &[Record]) -> Result<(), String> {
-        let bytes = self.writer.batch(records);
-        append(&self.file, &bytes).map_err(|error| describe(&error))?;
-        self.length += bytes.len();
+        for bytes in self.writer.batches(records) {
+            append(&self.file, &bytes).map_err(|error| describe(&error))?;
+            self.length += bytes.len();
+        }
         Ok(())
     }
 
@@ -276,6 +282,9 @@ impl Journal {
         let text = |error: JsValue| describe(&error);
         let bytes = read_all(&self.file).map_err(text)?;
         let recovered = journal::recover(&bytes, &self.identity).map_err(|error| error.to_string())?;
+        if recovered.torn > 0 {
+            return Err("what was just written does not read back".to_owned());
+        }
         let records = journal::latest(recovered.records);
         let next = Self::create(self.identity, self.number + 1, &records).await.map_err(text)?;
         close(&self.file);

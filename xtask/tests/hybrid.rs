@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -13,10 +15,14 @@ use tokio::time::sleep;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn start() -> Cluster {
+/// Built once for all tests of this program: two at a time would write the same files.
+static WEB: LazyLock<PathBuf> = LazyLock::new(|| {
     xtask::build_server().expect("the server builds");
-    let web = xtask::web::build(xtask::web::Profile::Release).expect("the web app builds");
-    Cluster::start(Some(&web))
+    xtask::web::build(xtask::web::Profile::Release).expect("the web app builds")
+});
+
+fn start() -> Cluster {
+    Cluster::start(Some(&WEB))
 }
 
 /// The members that a server knows, by name, with their states.
@@ -194,4 +200,119 @@ async fn the_stage_draws_real_messages_and_votes() {
     // The whole view is in the address.
     tab.eval("document.querySelector('.node.server').dispatchEvent(new MouseEvent('click', { bubbles: true }))").await;
     tab.wait_for("the selection in the address", "location.hash.includes('node=')").await;
+}
+
+/// The demonstration as the README starts it, without building.
+struct Demo {
+    child: std::process::Child,
+    address: String,
+    port: u16,
+}
+
+impl Demo {
+    fn start() -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        drop(listener);
+        Self::start_on(port)
+    }
+
+    fn start_on(port: u16) -> Self {
+        let web = &*WEB;
+        let mut child = std::process::Command::new(xtask::server_binary())
+            .args(["demo", "--nodes", "3", "--port", &port.to_string(), "--web"])
+            .arg(web)
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("the demonstration starts");
+        let lines = std::io::BufReader::new(child.stdout.take().expect("piped"));
+        let mut lines = std::io::BufRead::lines(lines);
+        let line = lines.find_map(|line| line.ok().filter(|line| line.contains("Open the dashboard")));
+        let address = line.and_then(|line| line.split_whitespace().last().map(str::to_owned)).expect("an address");
+        // It goes on printing what it does.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { child, address, port }
+    }
+
+    /// As Ctrl-C does. Whether it ended well.
+    fn stop(mut self) -> bool {
+        std::process::Command::new("kill").args(["-INT", &self.child.id().to_string()]).status().expect("kill runs");
+        self.child.wait().is_ok_and(|status| status.success())
+    }
+}
+
+/// Selects a node on the stage by its name.
+async fn select(tab: &Tab, name: &str) {
+    let node = format!(
+        "[...document.querySelectorAll('.node')].find((n) => n.querySelector('.name').textContent === '{name}')"
+    );
+    tab.wait_for(&format!("{name} on the stage"), &node).await;
+    tab.eval(&format!("{node}.dispatchEvent(new MouseEvent('click', {{ bubbles: true }}))")).await;
+}
+
+/// Presses a button that asks back.
+async fn confirm(tab: &Tab, selector: &str) {
+    tab.click(selector).await;
+    tab.wait_for("the question", &format!("document.querySelector('{selector}.asks')")).await;
+    tab.click(selector).await;
+}
+
+async fn wait_for_state(tab: &Tab, name: &str, state: &str) {
+    let holds =
+        format!("[...document.querySelectorAll('.node.{state} .name')].some((name) => name.textContent === '{name}')");
+    tab.wait_for(&format!("{name} {state}"), &holds).await;
+}
+
+async fn put_on_stage(tab: &Tab, value: &str) {
+    tab.fill(".try-it input:nth-of-type(2)", value).await;
+    tab.click(".try-it button").await;
+    let done = "document.querySelector('.quorums li:first-child .chip.good')";
+    tab.wait_for("the quorum", &format!("{done} && !document.querySelector('.quorums li:first-child .chip.waiting')"))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_kills_a_server_from_the_page_and_nothing_breaks() {
+    let demo = Demo::start();
+    let browser = Browser::launch().await;
+    let tab = browser.open(&format!("{}/#/stage?lang=en&theme=dark", demo.address)).await;
+    let other = browser.open(&format!("{}/#/keys?lang=en", demo.address)).await;
+    tab.wait_until_joined().await;
+    other.wait_until_joined().await;
+    put_on_stage(&tab, "before").await;
+    expect_values(&other, "color", &["before"]).await;
+
+    // The server that served the page is killed, from the page.
+    select(&tab, "n1").await;
+    confirm(&tab, "#kill").await;
+    put_on_stage(&tab, "during").await;
+    wait_for_state(&tab, "n1", "suspect").await;
+    tab.screenshot("stage-suspect-en-dark").await;
+    wait_for_state(&tab, "n1", "dead").await;
+    tab.screenshot("stage-dead-en-dark").await;
+    expect_values(&other, "color", &["during"]).await;
+    tab.click("#restart").await;
+    wait_for_state(&tab, "n1", "alive").await;
+
+    // A link is cut and healed; nodes with a majority go on, through others where they must.
+    let link = "[...document.querySelectorAll('.wire title')].find((t) => t.textContent.includes('n2') && t.textContent.includes('n3'))";
+    tab.wait_for("the link", link).await;
+    tab.eval(&format!("{link}.parentElement.dispatchEvent(new MouseEvent('click', {{ bubbles: true }}))")).await;
+    confirm(&tab, "#cut").await;
+    tab.wait_for("the cut drawn", "document.querySelector('.wire.cut')").await;
+    put_on_stage(&tab, "after").await;
+    tab.screenshot("stage-cut-en-dark").await;
+    tab.click("#heal").await;
+    tab.wait_for("the link whole", "!document.querySelector('.wire.cut')").await;
+    expect_values(&other, "color", &["after"]).await;
+
+    // A new cluster takes the old one's place on the same ports: the tab comes back as a new node by itself.
+    let (port, old) = (demo.port, my_id(&tab).await);
+    assert!(demo.stop(), "Ctrl-C ends it well");
+    let demo = Demo::start_on(port);
+    let another = format!("sessionStorage.getItem('qunlong-node') !== {}", json!(old));
+    tab.wait_for("a new identity", &another).await;
+    tab.wait_until_joined().await;
+    put_on_stage(&tab, "in a new life").await;
+    assert!(demo.stop(), "Ctrl-C ends it well");
 }

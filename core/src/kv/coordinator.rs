@@ -12,6 +12,7 @@ use crate::placement::Partition;
 use crate::protocol::{Ctx, Effects};
 use crate::quorum::{Level, Tally};
 use crate::refusal::Refusal;
+use crate::time::Instant;
 use crate::version::{Dot, VersionVector, Versions};
 use crate::view::Chosen;
 
@@ -28,6 +29,9 @@ struct Pending {
     id: RequestId,
     /// The epoch all of whose answers are counted together.
     epoch: Epoch,
+    deadline: Instant,
+    /// Whether a write has left for an owner: from then on only *done* or *unknown* can be said.
+    handed_out: bool,
     work: Work,
 }
 
@@ -68,6 +72,8 @@ struct Writing {
     attempts: u32,
     /// Owners that hold each dot: answers for different dots are never added together.
     acked: BTreeMap<Dot, Tally>,
+    /// What a client that made this write may say it has seen, by the owner that minted the dot.
+    seen: BTreeMap<Dot, VersionVector>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -84,24 +90,34 @@ struct Listing {
 impl Coordinator {
     pub(super) fn on_op(&mut self, cx: &mut Ctx<'_>, id: RequestId, op: Op, fx: &mut Effects<Kv>) {
         if self.pending.len() >= limits::PENDING_OPERATIONS {
-            return fx.finish(id, Err(Refusal::Overloaded));
+            // Nothing was asked of anybody.
+            return fx.finish_now(id, Err(Refusal::Overloaded));
         }
         let within = match &op {
             Op::Get { within, .. } | Op::Put { within, .. } | Op::List { within, .. } => *within,
         };
-        match self.begin(cx, id, op, fx) {
-            Ok(seq) => {
-                let deadline = within.unwrap_or(cx.config.kv.deadline).min(limits::DEADLINE_MAX);
-                fx.arm(deadline, Timer::Deadline(seq));
+        let deadline = cx.now.mono + within.unwrap_or(cx.config.kv.deadline).min(limits::DEADLINE_MAX);
+        self.seq += 1;
+        let seq = self.seq;
+        match Self::begin(cx, seq, op, fx) {
+            Ok(work) => {
+                self.wait(cx, seq, Pending { id, epoch: cx.view.epoch(), deadline, handed_out: false, work }, fx)
             }
-            Err(refusal) => fx.finish(id, Err(refusal)),
+            // Nothing was asked of anybody.
+            Err(refusal) => fx.finish_now(id, Err(refusal)),
         }
     }
 
-    fn begin(&mut self, cx: &mut Ctx<'_>, id: RequestId, op: Op, fx: &mut Effects<Kv>) -> Result<u64, Refusal> {
+    /// Waits for the answers to what was just asked.
+    fn wait(&mut self, cx: &Ctx<'_>, seq: u64, mut pending: Pending, fx: &mut Effects<Kv>) {
+        pending.handed_out |= matches!(pending.work, Work::Put(..));
+        fx.arm(pending.deadline.since(cx.now.mono), Timer::Deadline(seq));
+        self.pending.insert(seq, pending);
+    }
+
+    fn begin(cx: &mut Ctx<'_>, seq: u64, op: Op, fx: &mut Effects<Kv>) -> Result<Work, Refusal> {
         let chosen = cx.view.chosen.as_ref().ok_or(Refusal::NoEpoch)?;
-        let seq = self.seq + 1;
-        let work = match op {
+        Ok(match op {
             Op::Get { key, read, .. } => {
                 check_size(&key, None)?;
                 Work::Get(Reading::begin(cx, seq, OpKind::Get, key, read, fx)?)
@@ -116,10 +132,7 @@ impl Coordinator {
             Op::List { prefix, after, limit, .. } => {
                 Work::List(Listing::begin(cx, seq, prefix, after, limit.clamp(1, limits::LIST_KEYS), fx))
             }
-        };
-        self.seq = seq;
-        self.pending.insert(seq, Pending { id, epoch: cx.view.epoch(), work });
-        Ok(seq)
+        })
     }
 
     fn begin_put(cx: &mut Ctx<'_>, seq: u64, put: Put, fx: &mut Effects<Kv>) -> Result<Work, Refusal> {
@@ -164,10 +177,9 @@ impl Coordinator {
         if pending.epoch != cx.view.epoch() {
             return self.start_over(cx, op.seq, fx);
         }
-        let Some(Pending { id, epoch, work }) = self.pending.remove(&op.seq) else {
-            return;
-        };
-        match work {
+        let Some(pending) = self.pending.remove(&op.seq) else { return };
+        let id = pending.id;
+        match pending.work {
             Work::Get(reading) => {
                 let versions = reading.merged();
                 let answered = reading.tally.answered().iter().copied().collect();
@@ -177,7 +189,7 @@ impl Coordinator {
             Work::ReadThenPut(reading, put) => match Writing::new(cx, &put, reading.merged().context().clone()) {
                 Ok(mut writing) => {
                     writing.hand_over(cx, op.seq, fx);
-                    self.pending.insert(op.seq, Pending { id, epoch, work: Work::Put(writing, put) });
+                    self.wait(cx, op.seq, Pending { work: Work::Put(writing, put), ..pending }, fx);
                 }
                 Err(refusal) => finish(op, id, Err(refusal), fx),
             },
@@ -192,15 +204,17 @@ impl Coordinator {
         cx: &mut Ctx<'_>,
         from: NodeId,
         op: OpId,
-        dot: Dot,
-        context: VersionVector,
+        (dot, context): (Dot, Option<VersionVector>),
         fx: &mut Effects<Kv>,
     ) {
-        let Some(Pending { id, epoch, work: Work::Put(writing, _) }) = self.matching(cx, op) else {
+        let Some(Pending { id, epoch, work: Work::Put(writing, _), .. }) = self.matching(cx, op) else {
             return;
         };
         let (id, epoch) = (*id, *epoch);
         let owners = writing.owners.iter().copied();
+        if let Some(context) = context {
+            writing.seen.insert(dot, context);
+        }
         let tally = writing.acked.entry(dot).or_insert_with(|| Tally::new(owners, writing.needed));
         if !tally.answer(from) {
             return;
@@ -214,6 +228,8 @@ impl Coordinator {
         }
         let acked = tally.answered().iter().copied().collect();
         let write = writing.write.id;
+        // Without word from the owner that minted it, the client is known to have seen what it said it saw.
+        let context = writing.seen.remove(&dot).unwrap_or_else(|| writing.write.context.clone());
         self.pending.remove(&op.seq);
         finish(op, id, Ok(Outcome::Written { dot, write, context, acked }), fx);
     }
@@ -227,7 +243,7 @@ impl Coordinator {
         stopped: Option<Bytes>,
         fx: &mut Effects<Kv>,
     ) {
-        let Some(Pending { id, epoch, work: Work::List(listing) }) = self.matching(cx, op) else {
+        let Some(Pending { id, epoch, work: Work::List(listing), .. }) = self.matching(cx, op) else {
             return;
         };
         let (id, epoch) = (*id, *epoch);
@@ -249,7 +265,8 @@ impl Coordinator {
         finish(op, id, Ok(outcome), fx);
     }
 
-    /// An owner refused. A read waits for the others; a write that nobody else was asked to mint is over.
+    /// An owner refused. A read waits for the others. A write goes to the next owner if this one could not judge it,
+    /// and is over if this one could and nobody else was asked.
     pub(super) fn on_refused(
         &mut self,
         cx: &mut Ctx<'_>,
@@ -261,8 +278,18 @@ impl Coordinator {
         let Some(Pending { id, work: Work::Put(writing, _), .. }) = self.matching(cx, op) else {
             return;
         };
-        let is_the_only_minter = writing.attempts == 1 && writing.minter(1) == from;
-        if is_the_only_minter && refusal.is_definite() && writing.acked.is_empty() {
+        if writing.minter(writing.attempts) != from {
+            return;
+        }
+        let could_not_judge = matches!(
+            refusal,
+            Refusal::NoEpoch | Refusal::WrongEpoch { .. } | Refusal::NotAnOwner | Refusal::Overloaded
+        );
+        if could_not_judge {
+            if (writing.attempts as usize) < writing.owners.len() {
+                writing.hand_over(cx, op.seq, fx);
+            }
+        } else if writing.attempts == 1 && refusal.is_definite() && writing.acked.is_empty() {
             let id = *id;
             self.pending.remove(&op.seq);
             finish(op, id, Err(refusal), fx);
@@ -280,11 +307,9 @@ impl Coordinator {
     }
 
     pub(super) fn on_deadline(&mut self, cx: &mut Ctx<'_>, seq: u64, fx: &mut Effects<Kv>) {
-        let Some(Pending { id, work, .. }) = self.pending.remove(&seq) else {
-            return;
-        };
-        let refusal = match work {
-            Work::Get(reading) | Work::ReadThenPut(reading, _) => no_quorum(&reading.tally),
+        let Some(pending) = self.pending.remove(&seq) else { return };
+        let refusal = match &pending.work {
+            Work::Get(reading) | Work::ReadThenPut(reading, _) => pending.definite(no_quorum(&reading.tally)),
             Work::Put(writing, _) => {
                 let acked = writing.acked.values().map(|tally| tally.answered().len()).max().unwrap_or(0);
                 Refusal::TimeoutUnknown { acked: acked as u8, needed: writing.needed }
@@ -295,7 +320,7 @@ impl Coordinator {
                 Refusal::NoQuorum { answered: listing.answered.len() as u8, needed }
             }
         };
-        finish(op_id(cx, seq), id, Err(refusal), fx);
+        finish(op_id(cx, seq), pending.id, Err(refusal), fx);
     }
 
     /// The operation a reply belongs to, if it is one of this boot's that still waits.
@@ -306,12 +331,15 @@ impl Coordinator {
         self.pending.get_mut(&op.seq)
     }
 
-    /// The epoch moved while answers were collected: asks the new owners, under the same write id and deadline.
-    fn start_over(&mut self, cx: &mut Ctx<'_>, seq: u64, fx: &mut Effects<Kv>) {
-        let Some(Pending { id, work, .. }) = self.pending.remove(&seq) else {
-            return;
-        };
-        let again = match work {
+    /// The epoch moved while answers were collected: asks the new owners, under the same write id and deadline, and
+    /// under a new number, so that no answer of the old epoch is counted in the new one.
+    fn start_over(&mut self, cx: &mut Ctx<'_>, old: u64, fx: &mut Effects<Kv>) {
+        let Some(pending) = self.pending.remove(&old) else { return };
+        fx.disarm(Timer::Deadline(old));
+        fx.disarm(Timer::Retry(old));
+        self.seq += 1;
+        let (seq, id, deadline, handed_out) = (self.seq, pending.id, pending.deadline, pending.handed_out);
+        let again = match pending.work {
             Work::Get(reading) => Reading::begin(cx, seq, OpKind::Get, reading.key, reading.level, fx).map(Work::Get),
             Work::ReadThenPut(_, put) | Work::Put(_, put) => Self::begin_put(cx, seq, put, fx),
             Work::List(listing) => {
@@ -319,10 +347,22 @@ impl Coordinator {
             }
         };
         match again {
-            Ok(work) => {
-                self.pending.insert(seq, Pending { id, epoch: cx.view.epoch(), work });
+            Ok(work) => self.wait(cx, seq, Pending { id, epoch: cx.view.epoch(), deadline, handed_out, work }, fx),
+            Err(_) if handed_out => {
+                let unknown = Refusal::TimeoutUnknown { acked: 0, needed: 0 };
+                finish(op_id(cx, seq), id, Err(unknown), fx);
             }
             Err(refusal) => finish(op_id(cx, seq), id, Err(refusal), fx),
+        }
+    }
+}
+
+impl Pending {
+    /// The refusal as it may be told: nothing is definite once a write has left.
+    fn definite(&self, refusal: Refusal) -> Refusal {
+        match refusal {
+            Refusal::NoQuorum { needed, .. } if self.handed_out => Refusal::TimeoutUnknown { acked: 0, needed },
+            refusal => refusal,
         }
     }
 }
@@ -378,7 +418,14 @@ impl Writing {
         // The nearest first, those that seem dead last: a hint about where to begin, and no more.
         owners.sort_by_key(|&owner| (owner != cx.me, !cx.view.seems_alive(owner), !cx.view.links.contains(&owner)));
         let write = Write { id: put.id, key: put.key.clone(), value: put.value.clone(), context };
-        Ok(Self { write, owners, needed: needed(chosen, put.level)?, attempts: 0, acked: BTreeMap::new() })
+        Ok(Self {
+            write,
+            owners,
+            needed: needed(chosen, put.level)?,
+            attempts: 0,
+            acked: BTreeMap::new(),
+            seen: BTreeMap::new(),
+        })
     }
 
     /// Asks the next owner in turn to mint. One that has the write already sends it around again.
@@ -485,6 +532,7 @@ fn finish(op: OpId, id: RequestId, result: Result<Outcome, Refusal>, fx: &mut Ef
     fx.disarm(Timer::Deadline(op.seq));
     fx.disarm(Timer::Retry(op.seq));
     let refusal = result.as_ref().err().cloned();
-    fx.finish(id, result);
+    // Every answer that was counted has passed its owner's gate, this node's own included.
+    fx.finish_now(id, result);
     fx.trace(|| Event::Finished { op, refusal });
 }

@@ -26,7 +26,7 @@
 //! deadline passed. Retries carry the write id, and an owner that has the write does not mint it again.
 //!
 //! **Not here**: linearizable reads (see the registers), collection of deletes, hints for owners that are down.
-//! What an owner missed is found by reads and by comparison ([`repair`]).
+//! What an owner missed is found by reads and by comparison (`repair.rs`).
 //!
 //! Sources: DeCandia et al., "Dynamo", 2007; Preguiça et al., "Dotted version vectors", 2012.
 
@@ -126,8 +126,8 @@ pub enum Msg {
         op: OpId,
         /// The dot.
         dot: Dot,
-        /// What the owner has seen of the key.
-        context: VersionVector,
+        /// From the minting owner alone: what a later write may supersede without having read.
+        context: Option<VersionVector>,
     },
     /// I did not do it, and will not.
     Refused {
@@ -243,7 +243,8 @@ pub enum Outcome {
         dot: Dot,
         /// Its name for retries.
         write: WriteId,
-        /// What a later write supersedes if it names this.
+        /// What a later write supersedes if it names this: this write, where it stands alone; where it has siblings
+        /// that the client never saw, only what this write itself superseded. Read to resolve those.
         context: VersionVector,
         /// Owners that hold it.
         acked: Vec<NodeId>,
@@ -375,7 +376,7 @@ impl Protocol for Kv {
                 self.store.on_list(cx, (op, epoch), &prefix, after.as_ref(), limit, fx);
             }
             Msg::ReadReply { op, versions } => self.coordinator.on_read_reply(cx, from, op, versions, fx),
-            Msg::Stored { op, dot, context } => self.coordinator.on_stored(cx, from, op, dot, context, fx),
+            Msg::Stored { op, dot, context } => self.coordinator.on_stored(cx, from, op, (dot, context), fx),
             Msg::ListReply { op, entries, stopped } => {
                 self.coordinator.on_list_reply(cx, from, op, entries, stopped, fx);
             }
@@ -394,6 +395,12 @@ impl Protocol for Kv {
 
     fn on_op(&mut self, cx: &mut Ctx<'_>, id: RequestId, op: Op, fx: &mut Effects<Self>) {
         self.coordinator.on_op(cx, id, op, fx);
+    }
+
+    fn on_link(&mut self, cx: &mut Ctx<'_>, peer: NodeId, up: bool, fx: &mut Effects<Self>) {
+        if up {
+            repair::on_link_up(cx, peer, fx);
+        }
     }
 
     fn restore(&mut self, record: Record) {

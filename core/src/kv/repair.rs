@@ -22,10 +22,13 @@ use crate::id::{Epoch, NodeId};
 use crate::limits;
 use crate::placement::Partition;
 use crate::protocol::{Ctx, Effects};
+use crate::time::Duration;
 use crate::version::Versions;
 
 /// Partitions whose keys are compared in one round; the rest waits for the next.
-const PARTITIONS_PER_ROUND: usize = 16;
+const PARTITIONS_PER_ROUND: usize = 32;
+/// With more to do, and when an owner comes back, the next round begins so soon.
+const SOON: Duration = Duration::millis(250);
 
 /// What owners tell each other to find differences.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -76,7 +79,15 @@ pub enum Msg {
 
 pub(super) fn arm(cx: &mut Ctx<'_>, fx: &mut Effects<Kv>) {
     let interval = cx.config.kv.repair_interval;
-    fx.arm(interval + cx.rng.between(crate::time::Duration::ZERO, interval), Timer::Repair);
+    fx.arm(interval + cx.rng.between(Duration::ZERO, interval), Timer::Repair);
+}
+
+/// An owner may have come back with a gap: compare soon.
+pub(super) fn on_link_up(cx: &Ctx<'_>, peer: NodeId, fx: &mut Effects<Kv>) {
+    let storage = cx.view.chosen.as_ref().map(|chosen| &chosen.config.storage);
+    if storage.is_some_and(|storage| storage.contains_key(&peer) && storage.contains_key(&cx.me)) {
+        fx.arm(SOON, Timer::Repair);
+    }
 }
 
 pub(super) fn on_timer(store: &Store, cx: &mut Ctx<'_>, fx: &mut Effects<Kv>) {
@@ -101,6 +112,9 @@ pub(super) fn on_message(store: &mut Store, cx: &mut Ctx<'_>, from: NodeId, msg:
         }
         Msg::Differ { mut partitions } => {
             let chosen = cx.rng.choose(&mut partitions, PARTITIONS_PER_ROUND);
+            if chosen < partitions.len() {
+                fx.arm(SOON, Timer::Repair);
+            }
             for &partition in &partitions[..chosen] {
                 send(fx, from, Msg::KeysOf { partition, after: None });
             }
@@ -174,10 +188,11 @@ fn push(store: &Store, cx: &Ctx<'_>, to: NodeId, keys: impl Iterator<Item = Byte
             continue;
         };
         let weight = key.len() + versions.weight();
-        if weight > budget {
+        // One key always goes, however heavy, lest it hold up all others for good.
+        if weight > budget && !entries.is_empty() {
             break;
         }
-        budget -= weight;
+        budget = budget.saturating_sub(weight);
         entries.push((key, versions.clone()));
     }
     if !entries.is_empty() {

@@ -9,7 +9,7 @@ use crate::limits;
 use crate::placement::Partition;
 use crate::protocol::{Ctx, Effects};
 use crate::refusal::Refusal;
-use crate::version::{Dot, Sibling, Versions};
+use crate::version::{Dot, Sibling, VersionVector, Versions};
 
 impl Store {
     pub(super) fn on_read(&self, cx: &Ctx<'_>, op: OpId, epoch: Epoch, key: &Bytes, fx: &mut Effects<Kv>) {
@@ -24,6 +24,7 @@ impl Store {
 
     pub(super) fn on_mint(&mut self, cx: &Ctx<'_>, op: OpId, epoch: Epoch, write: Write, fx: &mut Effects<Kv>) {
         let Write { id, key, value, context } = write;
+        let asked = context.clone();
         let minted = check_owner(cx, epoch, &key).and_then(|()| {
             check_size(&key, value.as_ref())?;
             let mut versions = self.get(&key).cloned().unwrap_or_default();
@@ -31,20 +32,24 @@ impl Store {
                 return Ok((dot, versions));
             }
             let counter = self.counter(Partition::of(&key));
-            if context.counter(cx.me) > counter {
+            if context.counter(cx.me) > counter || !is_plausible(cx, &context, &versions) {
                 return Err(Refusal::InvalidContext);
             }
-            if versions.siblings_after(&context) > limits::SIBLINGS {
+            let value_bytes = value.as_ref().map_or(0, |value| value.len());
+            if versions.siblings_after(&context) > limits::SIBLINGS || versions.weight() + value_bytes > weight_max(cx)
+            {
                 return Err(Refusal::TooManySiblings);
             }
-            let dot = Dot { node: cx.me, counter: counter + 1 };
+            let dot = Dot { node: cx.me, counter: counter.checked_add(1).ok_or(Refusal::InvalidContext)? };
             versions.write(Sibling { dot, write: id, value }, &context);
             self.keep(cx, key.clone(), versions.clone(), fx);
             Ok((dot, versions))
         });
         match minted {
             Ok((dot, versions)) => {
-                fx.send(op.node, Msg::Stored { op, dot, context: versions.context().clone() });
+                let stands_alone = versions.siblings().len() == 1;
+                let seen = if stands_alone { versions.context().clone() } else { asked };
+                fx.send(op.node, Msg::Stored { op, dot, context: Some(seen) });
                 let others = other_owners(cx, &key);
                 if !others.is_empty() {
                     fx.send_all(others, Msg::Store { op, epoch, key: key.clone(), dot, versions });
@@ -70,8 +75,8 @@ impl Store {
         if !is_acceptable(&key, theirs) || !theirs.context().covers(dot) {
             return refuse(op, Refusal::InvalidContext, fx);
         }
-        let context = self.take_in(cx, key, theirs, fx).context().clone();
-        fx.send(op.node, Msg::Stored { op, dot, context });
+        self.take_in(cx, key, theirs, fx);
+        fx.send(op.node, Msg::Stored { op, dot, context: None });
     }
 
     pub(super) fn on_list(
@@ -119,6 +124,23 @@ impl Store {
 /// Whether versions from a peer may be merged at all.
 pub(super) fn is_acceptable(key: &Bytes, versions: &Versions) -> bool {
     versions.is_sound() && versions.siblings().iter().all(|sibling| check_size(key, sibling.value.as_ref()).is_ok())
+}
+
+/// Whether a client's context can come from a read: it names owners only, and counts that they may have reached.
+fn is_plausible(cx: &Ctx<'_>, context: &VersionVector, held: &Versions) -> bool {
+    let Some(chosen) = &cx.view.chosen else { return false };
+    context.iter().all(|dot| {
+        let known = held.context().counter(dot.node);
+        let is_owner = known > 0 || chosen.config.storage.contains_key(&dot.node);
+        is_owner && dot.counter <= known.saturating_add(limits::CONTEXT_AHEAD)
+    })
+}
+
+/// Bytes of a key's versions at the owner that mints the next: every owner may have as many before they meet, and
+/// what they merge to must still fit one message.
+fn weight_max(cx: &Ctx<'_>) -> usize {
+    let replicas = cx.view.chosen.as_ref().map_or(1, |chosen| usize::from(chosen.config.replicas));
+    limits::MESSAGE_BYTES / (replicas + 1)
 }
 
 pub(super) fn check_size(key: &Bytes, value: Option<&Bytes>) -> Result<(), Refusal> {

@@ -33,17 +33,31 @@ impl Digest {
     }
 }
 
-/// The entries of these buckets, the dead included, as many as one message may hold.
-pub(super) fn entries<'a>(members: impl Iterator<Item = &'a Member>, buckets: &[u8]) -> Vec<Member> {
-    members.filter(|m| buckets.contains(&(bucket(m.id) as u8))).take(limits::DELTA_MEMBERS).cloned().collect()
+/// The entries of these buckets, the dead included. When there are more than one message may hold, each exchange
+/// begins at another of them, so that none is left out for good.
+pub(super) fn entries<'a>(members: impl Iterator<Item = &'a Member>, buckets: &[u8], random: u64) -> Vec<Member> {
+    let mut chosen: Vec<&Member> = members.filter(|member| is_in(member, buckets)).collect();
+    if chosen.len() > limits::DELTA_MEMBERS {
+        let start = (random % chosen.len() as u64) as usize;
+        chosen.rotate_left(start);
+        chosen.truncate(limits::DELTA_MEMBERS);
+    }
+    chosen.into_iter().cloned().collect()
 }
 
-/// Those of `mine` that the holder of `theirs` lacks or has older.
-pub(super) fn newer(mine: Vec<Member>, theirs: &[Member]) -> Vec<Member> {
+/// Those of ours in these buckets that the holder of `theirs` lacks or has older, as many as one message may hold.
+pub(super) fn newer<'a>(members: impl Iterator<Item = &'a Member>, buckets: &[u8], theirs: &[Member]) -> Vec<Member> {
     let theirs: BTreeMap<NodeId, &Member> = theirs.iter().map(|member| (member.id, member)).collect();
-    mine.into_iter()
+    members
+        .filter(|member| is_in(member, buckets))
         .filter(|member| theirs.get(&member.id).is_none_or(|their| their.precedence() < member.precedence()))
+        .take(limits::DELTA_MEMBERS)
+        .cloned()
         .collect()
+}
+
+fn is_in(member: &Member, buckets: &[u8]) -> bool {
+    buckets.contains(&(bucket(member.id) as u8))
 }
 
 fn bucket(id: NodeId) -> usize {

@@ -182,7 +182,7 @@ impl Membership {
         if claim.id == cx.me {
             return self.hear_of_myself(cx, &claim, fx);
         }
-        if !claim.profile.is_sound() {
+        if !claim.profile.is_sound() || !is_countable(&claim) {
             return;
         }
         let before = self.known.get(&claim.id);
@@ -216,6 +216,9 @@ impl Membership {
 
     /// A claim about this node itself: refuted if it is worse than the truth.
     fn hear_of_myself(&mut self, cx: &mut Ctx<'_>, claim: &Member, fx: &mut Effects<Self>) {
+        if !is_countable(claim) {
+            return;
+        }
         if claim.generation > self.own.generation {
             let generation = claim.generation;
             fx.trace(|| Event::Conflict { generation });
@@ -227,6 +230,18 @@ impl Membership {
         self.announce(cx, claim.incarnation + 1, fx);
         let incarnation = self.own.incarnation;
         fx.trace(|| Event::Refuted { incarnation });
+    }
+
+    /// A tab says through which servers it can be reached, whenever that changes.
+    fn name_relays(&mut self, cx: &mut Ctx<'_>, fx: &mut Effects<Self>) {
+        if self.own.profile.class != Class::Tab || self.leaving {
+            return;
+        }
+        let relays: Vec<NodeId> = cx.view.relays().take(limits::RELAYS).collect();
+        if relays != self.own.profile.relays {
+            self.own.profile.relays = relays;
+            self.announce(cx, self.own.incarnation + 1, fx);
+        }
     }
 
     /// Tells everybody about this node under a new incarnation.
@@ -285,7 +300,7 @@ impl Membership {
     }
 
     fn everyone(&self) -> impl Iterator<Item = &Member> {
-        self.known.values().chain([&self.own])
+        [&self.own].into_iter().chain(self.known.values())
     }
 
     fn begin_probe(&mut self, cx: &mut Ctx<'_>, target: NodeId, purpose: Purpose, fx: &mut Effects<Self>) {
@@ -371,6 +386,8 @@ impl Protocol for Membership {
     }
 
     fn on_message(&mut self, cx: &mut Ctx<'_>, from: NodeId, msg: Msg, fx: &mut Effects<Self>) {
+        // An exchange introduces both sides by itself; answering it with another would never end.
+        let is_exchange = matches!(msg, Msg::Syn { .. } | Msg::SynAck { .. } | Msg::Delta { .. });
         match msg {
             Msg::Ping { seq, rumours } => {
                 self.learn_all(cx, rumours, fx);
@@ -392,18 +409,26 @@ impl Protocol for Membership {
                     self.begin_probe(cx, target, Purpose::Help { asker: from, seq }, fx);
                 }
             }
-            Msg::Gossip { rumours } => self.learn_all(cx, rumours, fx),
+            Msg::Gossip { rumours } => {
+                let me = cx.me;
+                let accused = rumours.iter().any(|claim| claim.id == me && claim.state != State::Alive);
+                self.learn_all(cx, rumours, fx);
+                if accused && !self.leaving {
+                    // What this node is now, told straight to whoever believes otherwise.
+                    fx.send_now(from, Msg::Gossip { rumours: alloc::vec![self.own.clone()] });
+                }
+            }
             Msg::Syn { own, digest } => {
                 if own.id == from {
                     self.learn(cx, own, fx);
                 }
                 let buckets = digest.differing(&Digest::of(self.everyone()));
-                let members = digest::entries(self.everyone(), &buckets);
+                let members = digest::entries(self.everyone(), &buckets, cx.rng.next_u64());
                 // Membership is soft state: nothing in it was promised to anybody.
                 fx.send_now(from, Msg::SynAck { buckets, members });
             }
             Msg::SynAck { buckets, members } => {
-                let newer = digest::newer(digest::entries(self.everyone(), &buckets), &members);
+                let newer = digest::newer(self.everyone(), &buckets, &members);
                 self.learn_all(cx, members, fx);
                 if !newer.is_empty() {
                     // Soft state, as above.
@@ -412,7 +437,9 @@ impl Protocol for Membership {
             }
             Msg::Delta { members } => self.learn_all(cx, members, fx),
         }
-        self.correct(from, fx);
+        if !is_exchange {
+            self.correct(from, fx);
+        }
     }
 
     fn on_timer(&mut self, cx: &mut Ctx<'_>, timer: Timer, fx: &mut Effects<Self>) {
@@ -476,10 +503,7 @@ impl Protocol for Membership {
     }
 
     fn on_link(&mut self, cx: &mut Ctx<'_>, peer: NodeId, up: bool, fx: &mut Effects<Self>) {
-        if self.own.profile.class == Class::Tab && !self.leaving {
-            self.own.profile.relays = cx.view.links.iter().copied().take(limits::RELAYS).collect();
-            self.announce(cx, self.own.incarnation + 1, fx);
-        }
+        self.name_relays(cx, fx);
         if up {
             // Soft state.
             fx.send_now(peer, self.syn());
@@ -488,6 +512,10 @@ impl Protocol for Membership {
             self.begin_probe(cx, peer, Purpose::Own, fx);
             self.ask_others(cx, peer, fx);
         }
+    }
+
+    fn on_view(&mut self, cx: &mut Ctx<'_>, fx: &mut Effects<Self>) {
+        self.name_relays(cx, fx);
     }
 
     fn on_pause(&mut self, cx: &mut Ctx<'_>, _slept: Duration, fx: &mut Effects<Self>) {
@@ -500,6 +528,11 @@ impl Protocol for Membership {
     fn restore(&mut self, record: Record) {
         match record {}
     }
+}
+
+/// Whether the claim's numbers leave room to count on from them.
+fn is_countable(claim: &Member) -> bool {
+    claim.incarnation < limits::INCARNATION && claim.generation.0 < limits::INCARNATION
 }
 
 impl Membership {

@@ -1,12 +1,12 @@
 //! Judges of client histories. They know what clients asked and were told, and nothing of the nodes.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::fmt;
 
 use crate::bytes::Bytes;
 use crate::id::WriteId;
-use crate::version::{Dot, VersionVector, Versions};
+use crate::version::{Dot, Versions};
 
 /// What clients did to one key of the quorum mode.
 #[derive(Clone, Debug, Default)]
@@ -16,8 +16,8 @@ pub struct History {
 
 #[derive(Clone, Debug, Default)]
 struct KeyHistory {
-    /// Every write that was asked for, whether or not it was answered, with what it may supersede.
-    asked: BTreeMap<WriteId, Option<VersionVector>>,
+    /// Every write that was asked for, whether or not it was answered, with what its client had seen.
+    asked: BTreeMap<WriteId, Option<BTreeSet<Dot>>>,
     acked: Vec<(WriteId, Dot)>,
 }
 
@@ -60,10 +60,11 @@ impl fmt::Display for Violation {
 }
 
 impl History {
-    /// A client asks for a write. `context` is what it says it saw; `None` for a plain put, which may supersede
-    /// anything that was there when it ran.
-    pub fn asked(&mut self, key: &Bytes, write: WriteId, context: Option<VersionVector>) {
-        self.keys.entry(key.clone()).or_default().asked.insert(write, context);
+    /// A client asks for a write. `seen` are the versions whose values it was shown, or wrote, before it asked;
+    /// `None` for a plain put, which may supersede anything that was there when it ran. Not the context: that is what
+    /// the cluster claims the client saw, and is on trial here.
+    pub fn asked(&mut self, key: &Bytes, write: WriteId, seen: Option<BTreeSet<Dot>>) {
+        self.keys.entry(key.clone()).or_default().asked.insert(write, seen);
     }
 
     /// A client was told that its write is done.
@@ -112,7 +113,7 @@ impl KeyHistory {
         self.asked
             .iter()
             .filter(|(other, _)| **other != write)
-            .any(|(_, context)| context.as_ref().is_none_or(|context| context.covers(dot)))
+            .any(|(_, seen)| seen.as_ref().is_none_or(|seen| seen.contains(&dot)))
     }
 }
 
@@ -120,7 +121,7 @@ impl KeyHistory {
 mod tests {
     use super::*;
     use crate::id::NodeId;
-    use crate::version::Sibling;
+    use crate::version::{Sibling, VersionVector};
 
     const DOT: Dot = Dot { node: NodeId::small(1), counter: 1 };
 
@@ -146,7 +147,7 @@ mod tests {
         let (first, second) = (WriteId([1; 16]), WriteId([2; 16]));
         history.asked(&key, first, None);
         history.acked(&key, first, DOT);
-        history.asked(&key, second, Some(VersionVector::default()));
+        history.asked(&key, second, Some(BTreeSet::new()));
         let mut read = written(DOT, first);
         let all = read.context().clone();
         read.write(Sibling { dot: Dot { counter: 2, ..DOT }, write: second, value: None }, &all);

@@ -347,7 +347,7 @@ impl Sim {
                 Output::Send { to, message } => {
                     // The hop is looked up in the node's own view, as a host does.
                     for to in to {
-                        let hop = node.view().next_hop(to);
+                        let hop = node.view().next_hop(to, message.seq);
                         self.transmit_via(place, hop, to, 0, &message);
                     }
                 }
@@ -366,7 +366,7 @@ impl Sim {
     }
 
     fn transmit(&mut self, place: usize, to: NodeId, hops: u8, message: &Envelope) {
-        let hop = self.places[place].node.as_ref().and_then(|node| node.view().next_hop(to));
+        let hop = self.places[place].node.as_ref().and_then(|node| node.view().next_hop(to, message.seq));
         self.transmit_via(place, hop, to, hops, message);
     }
 

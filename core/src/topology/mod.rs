@@ -122,8 +122,12 @@ impl Topology {
     }
 
     fn try_bootstrap(&mut self, cx: &mut Ctx<'_>, bootstrap: Bootstrap, fx: &mut Effects<Self>) {
-        let ready: BTreeMap<NodeId, u32> =
-            self.without_epoch.iter().chain([&cx.me]).take(usize::from(bootstrap.owners)).map(|&id| (id, 1)).collect();
+        let ready: BTreeMap<NodeId, u32> = [&cx.me]
+            .into_iter()
+            .chain(&self.without_epoch)
+            .take(usize::from(bootstrap.owners))
+            .map(|&id| (id, 1))
+            .collect();
         if ready.len() < usize::from(bootstrap.owners) {
             return;
         }
@@ -142,11 +146,15 @@ impl Topology {
         }
     }
 
+    /// Takes over a newer configuration, from owners only: from one of its own where this node has none yet, else from
+    /// one of those it knows. A stray tab of an older cluster must not found anything.
     fn consider(&mut self, from: NodeId, config: ClusterConfig, fx: &mut Effects<Self>) {
         if !config.is_sound() {
             return;
         }
         match &self.chosen {
+            None if !config.storage.contains_key(&from) => (),
+            Some(mine) if mine.cluster == config.cluster && !mine.storage.contains_key(&from) => (),
             Some(mine) if mine.cluster != config.cluster => {
                 let cluster = config.cluster;
                 fx.trace(|| Event::RefusedCluster { from, cluster });

@@ -81,6 +81,9 @@ pub(super) async fn read(
             body["context"] = json!(context);
             body["answered"] = json!(answered);
             body["outcome"] = json!("done");
+            if values.is_empty() {
+                body["error"] = json!({ "code": "KEY_NOT_FOUND", "message": "there is no such key" });
+            }
             (status, Json(body)).into_response()
         }
     };

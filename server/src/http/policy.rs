@@ -77,13 +77,12 @@ fn spellings(host: &str) -> BTreeSet<String> {
     all
 }
 
-/// Follows the member list until the node stops.
+/// Follows the list of servers until the node stops.
 pub(crate) async fn keep_policy_current(policy: Policy, mut node: Handle) {
     loop {
-        let servers: Vec<String> =
-            node.members.borrow_and_update().values().filter_map(|member| member.profile.address.clone()).collect();
+        let servers = node.servers.borrow_and_update().clone();
         policy.allow(servers.into_iter().filter(|server| is_host(server)));
-        if node.members.changed().await.is_err() {
+        if node.servers.changed().await.is_err() {
             return;
         }
     }

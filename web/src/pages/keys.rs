@@ -18,6 +18,8 @@ use crate::i18n;
 const PAGE: u32 = 100;
 /// The list is read again this often while it is on the screen.
 const REFRESH_MS: i32 = 2_000;
+/// While there is no node to ask, it is tried again this often.
+const RETRY_MS: i32 = 300;
 
 /// What the last request did, for people.
 #[derive(Clone, PartialEq)]
@@ -71,7 +73,13 @@ pub fn KeysPage(screen: &Screen) -> Html {
             spawn_local(async move {
                 while *still.borrow() == mine {
                     let op = Op::List { prefix: prefix.clone(), after: None, limit, within: None };
-                    if let Some(Ok(Outcome::Listed { entries, next: more, .. })) = cluster.ask(op).await {
+                    let listed = cluster.ask(op).await;
+                    if listed.is_none() {
+                        // The node is still starting.
+                        sleep(RETRY_MS).await;
+                        continue;
+                    }
+                    if let Some(Ok(Outcome::Listed { entries, next: more, .. })) = listed {
                         list.set(entries);
                         next.set(more);
                     }
