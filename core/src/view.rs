@@ -36,9 +36,9 @@ impl Chosen {
     }
 }
 
-fn choose(nodes: impl Iterator<Item = NodeId> + Clone, turn: u64) -> Option<NodeId> {
+fn choose(mut nodes: impl Iterator<Item = NodeId> + Clone, turn: u64) -> Option<NodeId> {
     let count = nodes.clone().count() as u64;
-    nodes.clone().nth(turn.checked_rem(count)? as usize)
+    nodes.nth(turn.checked_rem(count)? as usize)
 }
 
 impl View {

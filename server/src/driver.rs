@@ -297,7 +297,7 @@ impl Driver {
                     Ok(envelope) => self.input(Input::Message(envelope)),
                     // A relay passes bodies on unread: what is wrong with them is not its fault.
                     Err(error) if packet.from != peer => {
-                        tracing::warn!(from = %packet.from, %error, "dropped a message")
+                        tracing::warn!(from = %packet.from, %error, "dropped a message");
                     }
                     Err(error) => return self.hang_up(peer, error),
                 }

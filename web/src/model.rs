@@ -21,6 +21,8 @@ use qunlong_core::{Event, NodeId, OpId, Refusal};
 pub const FLIGHT_MS: f64 = 700.0;
 /// Events of several nodes are collected so long before they are put in order by their clocks.
 const GATHER_MS: f64 = 120.0;
+/// An event whose cause a node has yet to tell us of waits for it so long.
+const PATIENCE_MS: f64 = 800.0;
 /// Events that wait to be shown; beyond it gossip is not shown at all, and beyond twice this nothing is.
 const WAITING: usize = 1_500;
 /// Messages in the air; further ones are not drawn.
@@ -95,6 +97,8 @@ pub struct Playback {
     scheduled: u64,
     /// When each message arrives on the picture's clock.
     arrivals: BTreeMap<MessageId, f64>,
+    /// Nodes whose own events reach us.
+    tellers: BTreeSet<NodeId>,
     /// When the newest step of each operation is shown.
     op_times: BTreeMap<OpId, f64>,
     seen: BTreeSet<(NodeId, u64, u64)>,
@@ -120,6 +124,7 @@ impl Default for Playback {
             waiting: BTreeMap::new(),
             scheduled: 0,
             arrivals: BTreeMap::new(),
+            tellers: BTreeSet::new(),
             op_times: BTreeMap::new(),
             seen: BTreeSet::new(),
             flights: Vec::new(),
@@ -142,6 +147,7 @@ impl Playback {
                 if let Some(rate) = self.rates.back_mut() {
                     *rate += 1;
                 }
+                self.tellers.insert(event.node);
                 self.gathering.push((real_ms, event));
             }
         }
@@ -184,8 +190,20 @@ impl Playback {
 
     /// Gives each gathered event its time: no earlier than what caused it has arrived.
     fn schedule(&mut self, real_ms: f64) {
+        let ripe = self.gathering.iter().filter(|(at, _)| real_ms - at >= GATHER_MS);
+        let told: BTreeSet<MessageId> = ripe.filter_map(|(_, event)| sent_message(event)).collect();
+        let (arrivals, tellers) = (&self.arrivals, &self.tellers);
+        let is_ready = |at: f64, event: &Event| {
+            let waits = match event.cause {
+                Cause::Message(message) => {
+                    tellers.contains(&message.node) && !arrivals.contains_key(&message) && !told.contains(&message)
+                }
+                Cause::Start | Cause::Request(_) | Cause::Durable | Cause::Timer | Cause::Link => false,
+            };
+            real_ms - at >= if waits { PATIENCE_MS } else { GATHER_MS }
+        };
         let (mut ready, rest): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.gathering).into_iter().partition(|(at, _)| real_ms - at >= GATHER_MS);
+            std::mem::take(&mut self.gathering).into_iter().partition(|(at, event)| is_ready(*at, event));
         self.gathering = rest;
         ready.sort_by_key(|(_, event)| (event.at.wall, event.node, event.seq));
         for event in causally(ready.into_iter().map(|(_, event)| event).collect()) {
@@ -417,14 +435,8 @@ impl Playback {
 /// takes.
 fn causally(events: Vec<Event>) -> Vec<Event> {
     let mut slots: Vec<Option<Event>> = events.into_iter().map(Some).collect();
-    let sent: BTreeMap<MessageId, usize> = slots
-        .iter()
-        .enumerate()
-        .filter_map(|(i, event)| match event.as_ref()?.kind {
-            EventKind::Sent { message, .. } => Some((message, i)),
-            _ => None,
-        })
-        .collect();
+    let sent: BTreeMap<MessageId, usize> =
+        slots.iter().enumerate().filter_map(|(i, event)| Some((sent_message(event.as_ref()?)?, i))).collect();
     let mut ordered = Vec::with_capacity(slots.len());
     for i in 0..slots.len() {
         // The chain of causes that are not placed yet, latest first.
@@ -438,6 +450,14 @@ fn causally(events: Vec<Event>) -> Vec<Event> {
         ordered.extend(chain.into_iter().rev().filter_map(|j| slots[j].take()));
     }
     ordered
+}
+
+/// The message that an event tells of leaving.
+fn sent_message(event: &Event) -> Option<MessageId> {
+    match event.kind {
+        EventKind::Sent { message, .. } => Some(message),
+        _ => None,
+    }
 }
 
 /// The operation that an event of its own coordinator belongs to.
@@ -509,6 +529,19 @@ mod tests {
         playback.push(0.0, [event(1, 1, 1_000, Cause::Timer, sent(1, 2, 1))]);
         playback.push(0.0, [event(2, 1, 200, Cause::Message(message(1, 1)), sent(2, 1, 1))]);
         play(&mut playback, 0.0, 400.0);
+        assert_eq!(flying(&playback), [(NodeId::small(1), NodeId::small(2))]);
+    }
+
+    #[test]
+    fn an_answer_told_early_waits_for_its_question_to_be_told() {
+        let mut playback = Playback::default();
+        // Node 1 has told us something before, so it will tell us of this question as well.
+        playback.push(0.0, [event(1, 1, 0, Cause::Timer, EventKind::Started)]);
+        playback.push(0.0, [event(2, 1, 200, Cause::Message(message(1, 1)), sent(2, 1, 1))]);
+        play(&mut playback, 0.0, 300.0);
+        assert_eq!(flying(&playback), []);
+        playback.push(300.0, [event(1, 2, 100, Cause::Timer, sent(1, 2, 1))]);
+        play(&mut playback, 316.0, 600.0);
         assert_eq!(flying(&playback), [(NodeId::small(1), NodeId::small(2))]);
     }
 

@@ -101,7 +101,8 @@ impl Coordinator {
         let seq = self.seq;
         match Self::begin(cx, seq, op, fx) {
             Ok(work) => {
-                self.wait(cx, seq, Pending { id, epoch: cx.view.epoch(), deadline, handed_out: false, work }, fx)
+                let pending = Pending { id, epoch: cx.view.epoch(), deadline, handed_out: false, work };
+                self.wait(cx, seq, pending, fx);
             }
             // Nothing was asked of anybody.
             Err(refusal) => fx.finish_now(id, Err(refusal)),
