@@ -266,11 +266,14 @@ fn App() -> Html {
         Page::Members => html! { <MembersPage ..screen.clone() /> },
         Page::Node => html! { <NodePage ..screen.clone() /> },
     };
+    let first_message = cluster.read().first_message_ms.map(|ms| format!("{ms:.0}"));
     html! {
         <div class="frame">
             <TopBar ..screen.clone() />
             <Navigation ..screen.clone() />
-            <main id="main" class={classes!("page", view.page.path())} tabindex="-1">{ content }</main>
+            <main id="main" class={classes!("page", view.page.path())} tabindex="-1" data-first-message={first_message}>
+                { content }
+            </main>
             <TimeStrip ..screen.clone() />
             if view.help {
                 <Help ..screen />

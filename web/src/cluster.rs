@@ -74,11 +74,17 @@ pub struct World {
     pub canvas: Option<HtmlCanvasElement>,
     /// Frames drawn in the last second.
     pub frames_per_second: u32,
+    /// From the beginning of the page's load to the node's first message from a peer, once there was one.
+    pub first_message_ms: Option<f64>,
+    /// When the node started, on the page's clock.
+    worker_started_ms: f64,
     worker: Option<Worker>,
     answers: HashMap<u64, oneshot::Sender<Result<Outcome, Refusal>>>,
     asked: u64,
     feeds: BTreeSet<String>,
     frames: (f64, u32),
+    /// Whether the canvas shows anything.
+    drawn: bool,
     colours: (f64, BTreeMap<&'static str, String>),
 }
 
@@ -128,11 +134,14 @@ impl Cluster {
             placed: Vec::new(),
             canvas: None,
             frames_per_second: 0,
+            first_message_ms: None,
+            worker_started_ms: 0.0,
             worker: None,
             answers: HashMap::new(),
             asked: 0,
             feeds: BTreeSet::new(),
             frames: (0.0, 0),
+            drawn: false,
             colours: (f64::NEG_INFINITY, BTreeMap::new()),
         };
         let cluster = Self { world: Rc::new(RefCell::new(world)), changed: Rc::new(Cell::new(true)) };
@@ -259,7 +268,9 @@ impl Cluster {
                 if let Some(storage) = session_storage() {
                     let _ = storage.set_item("qunlong-node", &qunlong_core::id::hex(started.id));
                 }
-                self.write().started = Some(started);
+                let mut world = self.write();
+                world.worker_started_ms = now();
+                world.started = Some(started);
             }
             FromWorker::Forgotten { .. } => {
                 if let Some(storage) = session_storage() {
@@ -270,6 +281,11 @@ impl Cluster {
             FromWorker::Failed { code, message } => self.write().failure = Some((code, message)),
             FromWorker::Status(status) => {
                 let mut world = self.write();
+                if status.first_gossip_ms > 0 && world.first_message_ms.is_none() {
+                    // The worker counts from its own start; the page, from the beginning of its load.
+                    let since_start = world.worker_started_ms + status.first_gossip_ms as f64;
+                    world.first_message_ms = Some(since_start);
+                }
                 world.status = *status;
                 world.arrange();
                 drop(world);
@@ -492,9 +508,12 @@ impl World {
             self.frames_per_second = self.frames.1;
             self.frames = (at, 0);
         }
-        if let Some(canvas) = self.canvas.clone() {
+        let flies = self.playback.flights().next().is_some();
+        // An empty sky is drawn once.
+        if let Some(canvas) = self.canvas.clone().filter(|_| flies || self.drawn) {
             self.draw(&canvas, at);
         }
+        self.drawn = flies;
         changed
     }
 

@@ -38,6 +38,8 @@ const BACKOFF_MAX_MS: f64 = 5_000.0;
 const SILENCE_MS: i32 = 15_000;
 /// How often links are looked after and the page is told how things are.
 const UPKEEP_MS: i32 = 200;
+/// How often the page is told of counters alone.
+const COUNTERS_MS: f64 = 1_000.0;
 /// How often events go to the page.
 const EVENTS_MS: i32 = 33;
 /// Events kept for the page; older ones are dropped, and the gap in their numbers tells.
@@ -165,6 +167,8 @@ struct Driver {
     on_timer: Option<Closure<dyn FnMut()>>,
     events: Vec<Event>,
     last_status: Status,
+    /// When the page was last told.
+    told_ms: f64,
     started_ms: f64,
     status: Status,
     started: Started,
@@ -218,6 +222,7 @@ impl Driver {
             on_timer: None,
             events: Vec::new(),
             last_status: Status::default(),
+            told_ms: 0.0,
             started_ms: performance_now(),
             status: Status::default(),
             started,
@@ -384,10 +389,20 @@ impl Driver {
         self.status.members = view.members.values().cloned().collect();
         self.status.config = view.chosen.as_ref().map(|chosen| chosen.config.clone());
         self.status.links = self.link_status();
-        let visible = Status { inputs: 0, ..self.status.clone() };
+        // What changes all the time is told once a second, with whatever else there is.
+        let now = performance_now();
+        let is_due = now - self.told_ms >= COUNTERS_MS;
+        let visible = if is_due {
+            self.status.clone()
+        } else {
+            let last = &self.last_status;
+            let (inputs, lag_ms, last_sync_us) = (last.inputs, last.lag_ms, last.last_sync_us);
+            Status { inputs, lag_ms, last_sync_us, ..self.status.clone() }
+        };
         if visible != self.last_status {
             post(&FromWorker::Status(Box::new(self.status.clone())));
-            self.last_status = visible;
+            self.last_status = self.status.clone();
+            self.told_ms = now;
         }
     }
 

@@ -208,7 +208,7 @@ texts! {
     syncs: "同步次数", "syncs";
     last_sync: "上次同步", "last sync";
     worker_lag: "定时器迟到", "Timer lag";
-    first_gossip: "首次收到消息", "First message after";
+    first_gossip: "打开页面到首次收到消息", "From opening the page to the first message";
     inputs: "已处理输入", "Inputs handled";
     sockets: "连接", "Links";
     no_links: "没有连接", "no links";

@@ -29,6 +29,8 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     command.arg("bench").args(["--clients", &arguments.clients.to_string()]);
     command.args(["--seconds", &arguments.seconds.to_string()]);
     crate::run(command, "the cluster's bench")?;
+    say("the browser");
+    crate::run(cargo(["bench", "--quiet", "--package", "xtask", "--bench", "browser"]), "the browser's bench")?;
     say("the simulator");
     crate::run(
         cargo(["bench", "--quiet", "--package", "qunlong-core", "--bench", "simulator"]),

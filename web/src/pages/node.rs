@@ -45,7 +45,10 @@ pub fn NodePage(screen: &Screen) -> Html {
                 ),
                 (texts.last_sync, html! { format!("{:.1} ms", status.last_sync_us as f64 / 1_000.0) }),
                 (texts.worker_lag, html! { format!("{} ms", status.lag_ms) }),
-                (texts.first_gossip, html! { format!("{} ms", status.first_gossip_ms) }),
+                (
+                    texts.first_gossip,
+                    html! { world.first_message_ms.map_or_else(|| "–".to_owned(), |ms| format!("{ms:.0} ms")) },
+                ),
                 (texts.inputs, html! { status.inputs }),
             ];
             if let Some(reason) = &started.reason {

@@ -187,6 +187,11 @@ impl Tab {
         path
     }
 
+    /// What the browser calls this tab.
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
     pub async fn reload(&self) {
         self.send("Page.reload", json!({})).await;
     }
