@@ -1,6 +1,7 @@
 //! The command line's side of the HTTP interface.
 
 use std::io::{Read, Write};
+use std::time::Duration;
 
 use serde_json::Value;
 use ureq::http::Response;
@@ -10,6 +11,8 @@ use crate::failure::Failure;
 
 /// Exit code of a request that may still take effect: scripts must not take it for a refusal.
 const EXIT_UNKNOWN: u8 = 3;
+/// Longer than any deadline of a node.
+const PATIENCE: Duration = Duration::from_secs(40);
 
 pub(crate) fn put(server: &str, key: &str, value: &str) -> Result<(), Failure> {
     let body = if value == "-" { from_stdin()? } else { value.as_bytes().to_vec() };
@@ -94,7 +97,13 @@ pub(crate) fn status(server: &str) -> Result<(), Failure> {
 }
 
 fn agent() -> Agent {
-    Agent::config_builder().http_status_as_error(false).max_redirects(0).max_redirects_will_error(false).build().into()
+    Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(PATIENCE))
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .build()
+        .into()
 }
 
 fn key_url(server: &str, key: &str) -> String {
@@ -110,10 +119,7 @@ fn key_url(server: &str, key: &str) -> String {
 
 /// A good answer, or the server's own error as a failure.
 fn checked(server: &str, answer: Result<Response<Body>, ureq::Error>) -> Result<Response<Body>, Failure> {
-    let answer = answer.map_err(|error| {
-        let advice = "is a node running there? Name another with --server or QUNLONG_SERVER";
-        Failure::new("UNREACHABLE", format!("{server}: {error}; {advice}"))
-    })?;
+    let answer = answer.map_err(|error| unanswered(server, &error))?;
     if answer.status().as_u16() < 400 {
         return Ok(answer);
     }
@@ -129,6 +135,21 @@ fn checked(server: &str, answer: Result<Response<Body>, ureq::Error>) -> Result<
         failure.exit = EXIT_UNKNOWN;
     }
     Err(failure)
+}
+
+/// No answer came. If the request may have got through, a write may have happened: never to be taken for a refusal.
+fn unanswered(server: &str, error: &ureq::Error) -> Failure {
+    let never_connected = match error {
+        ureq::Error::Io(error) => error.kind() == std::io::ErrorKind::ConnectionRefused,
+        ureq::Error::HostNotFound | ureq::Error::ConnectionFailed | ureq::Error::BadUri(_) => true,
+        _ => false,
+    };
+    if never_connected {
+        let advice = "is a node running there? Name another with --server or QUNLONG_SERVER";
+        return Failure::new("UNREACHABLE", format!("{server}: {error}; {advice}"));
+    }
+    let message = format!("{server} did not answer ({error}); if this was a write, it may have happened");
+    Failure { exit: EXIT_UNKNOWN, ..Failure::new("UNKNOWN", message) }
 }
 
 fn json(mut answer: Response<Body>) -> Result<Value, Failure> {

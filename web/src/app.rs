@@ -7,7 +7,7 @@ use wasm_bindgen::prelude::*;
 use web_sys::{HtmlElement, KeyboardEvent};
 use yew::prelude::*;
 
-use crate::cluster::{Cluster, Mode, keep, own_host, stored, window};
+use crate::cluster::{Cluster, Mode, keep, own_host, stored, stored_for_tab, window};
 use crate::components::{Help, Navigation, TimeStrip, TopBar};
 use crate::i18n::{Language, Texts};
 use crate::pages::{JoinPage, KeysPage, MembersPage, NodePage, StagePage};
@@ -101,7 +101,8 @@ pub enum Selected {
     Link(NodeId, NodeId),
 }
 
-/// What is shown. All of it is in the address, so that a view can be shared.
+/// What is shown. All of it but the help sheet is in the address, so that a view can be shared; how fast the picture
+/// plays is not, for that belongs to the moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct View {
     /// The screen.
@@ -246,7 +247,7 @@ pub fn start() {
 fn App() -> Html {
     let view = use_reducer(View::from_address);
     let cluster = use_memo((), |()| {
-        Cluster::new(if stored("mode").as_deref() == Some("watch") { Mode::Watch } else { Mode::Node })
+        Cluster::new(if stored_for_tab("mode").as_deref() == Some("watch") { Mode::Watch } else { Mode::Node })
     });
     let version = use_state(|| 0_u64);
     use_refresh(&cluster, &version);
@@ -335,10 +336,19 @@ fn use_page_events(cluster: &Rc<Cluster>, view: &UseReducerHandle<View>) {
 
 #[hook]
 fn use_address(view: &UseReducerHandle<View>) {
-    use_effect_with((**view).clone(), |view| {
+    let last = use_mut_ref(|| None::<Page>);
+    use_effect_with((**view).clone(), move |view| {
         let address = view.address();
+        let before = last.borrow_mut().replace(view.page);
         if let Ok(history) = window().history() {
-            let _ = history.replace_state_with_url(&JsValue::NULL, "", Some(&address));
+            // Another screen is a step to go back from; anything else is the same place seen otherwise.
+            let is_step = before.is_some_and(|before| before != view.page)
+                && window().location().hash().is_ok_and(|hash| !hash.starts_with(&format!("#/{}", view.page.path())));
+            let _ = if is_step {
+                history.push_state_with_url(&JsValue::NULL, "", Some(&address))
+            } else {
+                history.replace_state_with_url(&JsValue::NULL, "", Some(&address))
+            };
         }
         keep("language", view.language.tag());
         keep("theme", view.theme.tag());
@@ -381,8 +391,10 @@ fn use_keyboard(cluster: &Rc<Cluster>, view: &UseReducerHandle<View>) {
 fn is_typing(event: &KeyboardEvent) -> bool {
     let Some(target) = event.target().and_then(|target| target.dyn_into::<HtmlElement>().ok()) else { return false };
     let name = target.tag_name();
+    let is_slider = target.get_attribute("type").as_deref() == Some("range");
     let presses = event.key() == " " || event.key() == "Enter";
-    matches!(name.as_str(), "INPUT" | "TEXTAREA" | "SELECT") || (presses && matches!(name.as_str(), "BUTTON" | "A"))
+    (matches!(name.as_str(), "INPUT" | "TEXTAREA" | "SELECT") && !is_slider)
+        || (presses && matches!(name.as_str(), "BUTTON" | "A"))
 }
 
 /// Does what a key stands for. Whether it stands for anything.
@@ -426,7 +438,7 @@ fn press(key: &str, cluster: &Cluster, view: &UseReducerHandle<View>) -> bool {
 }
 
 /// Moves to an element of the page; killing is confirmed there, never done by a key alone.
-fn focus(id: &str) -> bool {
+pub fn focus(id: &str) -> bool {
     let element = window().document().and_then(|document| document.get_element_by_id(id));
     match element.and_then(|element| element.dyn_into::<HtmlElement>().ok()) {
         Some(element) => element.focus().is_ok(),

@@ -261,7 +261,7 @@ impl Cluster {
         match message {
             FromWorker::Ready => {
                 let hint = session_storage().and_then(|storage| storage.get_item("qunlong-node").ok().flatten());
-                let name = stored("name");
+                let name = stored_for_tab("name");
                 self.tell(&ToWorker::Join { hint, name, server: own_host() });
             }
             FromWorker::Started(started) => {
@@ -412,6 +412,7 @@ impl Cluster {
             && let Ok(list) = serde_json::from_value::<Vec<Member>>(members["members"].clone())
         {
             world.status.members = list;
+            world.status.config = serde_json::from_value(members["config"].clone()).ok();
             world.arrange();
             self.changed.set(true);
         }
@@ -496,6 +497,12 @@ impl World {
         self.status.config.as_ref().is_some_and(|config| config.storage.contains_key(&id))
     }
 
+    /// Whether a message between the two has a chance, as far as this page knows.
+    fn arrives(&self, from: NodeId, to: NodeId) -> bool {
+        let cut = self.cuts.contains(&(from, to)) || self.cuts.contains(&(to, from));
+        !cut && self.member(to).is_none_or(Member::is_reachable)
+    }
+
     fn arrange(&mut self) {
         self.placed = draw::arrange(&self.status.members);
     }
@@ -542,6 +549,10 @@ impl World {
             context.set_fill_style_str(self.colours.1.get(name).map_or("#888", String::as_str));
             context.begin_path();
             for (flight, progress) in self.playback.flights().filter(|(flight, _)| flight.kind.family() == family) {
+                // What does not arrive is lost on its way.
+                if progress > 0.5 && !self.arrives(flight.from, flight.to) {
+                    continue;
+                }
                 let ends = (draw::place_of(&self.placed, flight.from), draw::place_of(&self.placed, flight.to));
                 let (Some(from), Some(to)) = ends else { continue };
                 let radius = if family == qunlong_core::lift::Family::Membership { 3.5 } else { 6.5 };
@@ -614,6 +625,19 @@ async fn fetch(method: &str, url: &str) -> Result<Value, String> {
 
 fn session_storage() -> Option<web_sys::Storage> {
     window().session_storage().ok().flatten()
+}
+
+/// A setting of this tab, kept across reloads.
+#[must_use]
+pub fn stored_for_tab(name: &str) -> Option<String> {
+    session_storage()?.get_item(&format!("qunlong-{name}")).ok().flatten()
+}
+
+/// Keeps a setting of this tab.
+pub fn keep_for_tab(name: &str, value: &str) {
+    if let Some(storage) = session_storage() {
+        let _ = storage.set_item(&format!("qunlong-{name}"), value);
+    }
 }
 
 /// A setting kept on this device.

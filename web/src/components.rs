@@ -6,7 +6,7 @@ use wasm_bindgen::JsCast;
 use web_sys::HtmlInputElement;
 use yew::prelude::*;
 
-use crate::app::{Action, PAGES, Screen, Theme};
+use crate::app::{Action, PAGES, Screen, Theme, focus};
 use crate::cluster::{Mode, World};
 use crate::i18n;
 
@@ -54,13 +54,17 @@ pub fn TopBar(screen: &Screen) -> Html {
     let change_theme = act.reform(|_: MouseEvent| Action::Theme);
     let help = act.reform(|_: MouseEvent| Action::Help);
     let me = world.me().map(|me| world.name(me));
+    let skip = |event: MouseEvent| {
+        event.prevent_default();
+        focus("main");
+    };
     html! {
         <header class="top">
-            <a class="skip" href="#main">{ texts.stage }</a>
+            <a class="skip" href="#main" onclick={skip}>{ texts.skip }</a>
             <span class="brand"><img src="/icon.svg" alt="" width="26" height="26" /><b>{ texts.brand }</b></span>
             <span class="tagline">{ texts.tagline }</span>
             <span class="spring" />
-            <span class="cluster" title={texts.epoch}>{ cluster }</span>
+            <span class="cluster" >{ cluster }</span>
             <span class={classes!("chip", tone)} role="status">
                 <i class="lamp" aria-hidden="true" />{ standing }
                 if let Some(me) = me { <b>{ me }</b> }
@@ -91,6 +95,9 @@ pub fn Navigation(screen: &Screen) -> Html {
     });
     html! { <nav aria-label={texts.nav_label}>{ for items }</nav> }
 }
+
+/// With so many events waiting, the picture is no longer live.
+const MUCH: usize = 40;
 
 /// Pause, step, pace, and how busy the cluster is.
 #[function_component]
@@ -129,7 +136,7 @@ pub fn TimeStrip(screen: &Screen) -> Html {
         let height = 24.0 * f64::from(rate) / f64::from(most);
         html! { <rect x={(i * 4).to_string()} y={format!("{:.1}", 24.0 - height)} width="3" height={format!("{height:.1}")} /> }
     });
-    let waiting = if behind > 0 && paused {
+    let waiting = if behind > 0 && (paused || behind >= MUCH) {
         format!("{behind} {}", texts.events_behind)
     } else if paused {
         texts.paused.to_owned()
@@ -142,7 +149,7 @@ pub fn TimeStrip(screen: &Screen) -> Html {
                 { if paused { format!("▶ {}", texts.play) } else { format!("❚❚ {}", texts.pause) } }
             </button>
             <button onclick={step}>{ format!("⇥ {}", texts.step) }</button>
-            <button onclick={catch_up} disabled={behind < 40 && !paused} title={texts.catch_up}>{ "⇥⇥" }<span class="wide">{ format!(" {}", texts.catch_up) }</span></button>
+            <button onclick={catch_up} disabled={behind < MUCH && !paused} title={texts.catch_up}>{ "⇥⇥" }<span class="wide">{ format!(" {}", texts.catch_up) }</span></button>
             <label class="speed">
                 { texts.speed }
                 <input type="range" min="-2" max="0.6" step="0.05" value={speed.log10().to_string()} oninput={set_speed} />
@@ -162,7 +169,20 @@ pub fn TimeStrip(screen: &Screen) -> Html {
 #[function_component]
 pub fn Help(screen: &Screen) -> Html {
     let texts = screen.texts();
-    let close = screen.act.reform(|_: MouseEvent| Action::Help);
+    let close = screen.act.reform(|event: MouseEvent| {
+        // The veil behind would close, and so open, once more.
+        event.stop_propagation();
+        Action::Help
+    });
+    let button = use_node_ref();
+    {
+        let button = button.clone();
+        use_effect_with((), move |()| {
+            if let Some(button) = button.cast::<web_sys::HtmlElement>() {
+                let _ = button.focus();
+            }
+        });
+    }
     let rows = [
         ("1 – 5", texts.help_screens),
         ("␣", texts.help_pause),
@@ -180,10 +200,10 @@ pub fn Help(screen: &Screen) -> Html {
     let rows = rows.map(|(key, what)| html! { <tr><td><kbd>{ key }</kbd></td><td>{ what }</td></tr> });
     html! {
         <div class="veil" onclick={close.clone()}>
-            <div class="sheet" role="dialog" aria-modal="true" aria-label={texts.help_title}>
+            <div class="sheet" role="dialog" aria-modal="true" aria-label={texts.help_title} onclick={|event: MouseEvent| event.stop_propagation()}>
                 <h2>{ texts.help_title }</h2>
                 <table><tbody>{ for rows }</tbody></table>
-                <button class="primary" onclick={close} autofocus=true>{ texts.close }</button>
+                <button class="primary" onclick={close} ref={button} id="close-help">{ texts.close }</button>
             </div>
         </div>
     }

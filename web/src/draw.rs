@@ -7,7 +7,7 @@ use qunlong_core::member::{Class, Member, State};
 /// The field's width.
 pub const WIDTH: f64 = 1_000.0;
 /// The field's height.
-pub const HEIGHT: f64 = 720.0;
+pub const HEIGHT: f64 = 735.0;
 
 /// A point of the field.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -42,7 +42,7 @@ const UPKEEP_MS: i32 = 200;
 const COUNTERS_MS: f64 = 1_000.0;
 /// How often events go to the page.
 const EVENTS_MS: i32 = 33;
-/// Events kept for the page; older ones are dropped, and the gap in their numbers tells.
+/// Events kept for the page between two batches; further ones are dropped.
 const EVENTS_MAX: usize = 4_096;
 
 #[wasm_bindgen]

@@ -67,6 +67,7 @@ macro_rules! texts {
 texts! {
     brand: "群龙", "Qunlong";
     tagline: "无首而吉：没有领导者的集群", "a cluster without a head: good fortune";
+    skip: "跳到内容", "Skip to the content";
     nav_label: "页面", "Screens";
     join: "加入", "Join";
     stage: "舞台", "Stage";
@@ -106,7 +107,6 @@ texts! {
     join_rename: "改名并重新加入", "Rename and rejoin";
     join_now: "加入集群", "Join the cluster";
     join_watch: "只旁观", "Watch only";
-    join_leave: "离开集群", "Leave the cluster";
     join_steps: "进展", "Progress";
     step_key: "生成或找回身份密钥（Ed25519，不可导出）", "Make or find the identity key (Ed25519, not extractable)";
     step_journal: "打开日志文件（OPFS）", "Open the journal (OPFS)";
@@ -114,6 +114,8 @@ texts! {
     step_epoch: "获知集群与纪元", "Learn the cluster and its epoch";
     step_second: "第二个中继（失去一个不影响成员身份）", "A second relay (losing one is no event)";
     join_stored: "本机将保存：一把不可导出的密钥、一份日志。清除网站数据即可删除。", "Stored on this device: a key that no script can read, and a journal. Clearing the site's data removes both.";
+    join_stored_nothing: "本机什么也不保存：刷新后是一个新节点。", "Nothing is stored on this device: after a reload this is a new node.";
+    insecure_context: "浏览器只在 https 或 localhost 页面提供密钥与存储，此页面两者都不是，因此不能成为节点，只能旁观。", "Browsers offer keys and storage only to pages from https or localhost. This page is neither, so it cannot be a node; it can watch.";
     join_others: "让别人加入", "Let others join";
     join_scan: "用手机扫码，或在同一网络中打开", "Scan with a phone, or open on the same network";
     join_loopback: "此地址只在本机有效：节点监听的是回环地址。", "This address works on this machine only: the node listens on loopback.";
@@ -136,7 +138,6 @@ texts! {
     read_votes: "读", "read";
     write_votes: "写", "write";
     done: "完成", "done";
-    needs: "需要", "needs";
     inspector: "详情", "Details";
     kill: "杀死（kill -9）", "Kill (kill -9)";
     kill_sure: "真的杀死吗？会影响所有人", "Really kill it? Everybody will notice";
@@ -148,6 +149,9 @@ texts! {
     link_is_cut: "已切断：双方的包都被丢弃", "cut: packets are dropped both ways";
     link_is_open: "畅通", "open";
     link_needs_server: "两个标签页之间没有直接连接：经服务器中继。", "Two tabs have no link of their own: servers relay.";
+    incoming: "飞来", "In flight to";
+    outgoing: "飞出", "In flight from";
+    not_a_demo_link: "这不是演示集群，不能从页面上切断连接。", "This is not a demonstration: links cannot be cut from the page.";
     not_a_demo: "这不是演示集群，不能从页面上杀节点。", "This is not a demonstration: nodes cannot be killed from the page.";
     tabs_close: "关闭那个标签页，就等于杀死它。", "Close that tab to kill it.";
     you: "就是我", "this tab";
@@ -157,7 +161,10 @@ texts! {
 
     keys_title: "键与版本", "Keys and versions";
     keys_lead: "请求由本标签页自己的节点执行：它联系所有者、清点选票。", "Requests run on this tab's own node: it asks the owners and counts the votes.";
-    keys_need_node: "旁观时不能读写：请先加入。", "Reading and writing need a node: join first.";
+    keys_need_node: "读写需要一个节点：请先加入。", "Reading and writing need a node: join first.";
+    keys_starting: "节点正在加入集群…", "This tab's node is still joining…";
+    keys_loading: "正在列出…", "listing…";
+    keys_no_match: "没有以此开头的键。", "No key begins with this.";
     key: "键", "Key";
     value: "值", "Value";
     put: "写入", "Put";
@@ -165,15 +172,12 @@ texts! {
     get: "读取", "Get";
     delete: "删除", "Delete";
     delete_sure: "真的删除吗？", "Really delete?";
-    refresh: "刷新", "Refresh";
     prefix: "前缀", "Prefix";
     keys_empty: "还没有键。写一个试试。", "No keys yet. Write one.";
     choose_key: "选一个键看它的版本，或在上面写一个新键。", "Choose a key to see its versions, or write a new one above.";
-    siblings: "并发版本", "Siblings";
+    siblings: "个并发版本", "siblings";
     siblings_lead: "这些值是并发写入的，没有一个被悄悄丢掉。选定一个，或写一个新值取代它们。", "These were written concurrently and none was silently dropped. Keep one, or write a new value that supersedes them.";
     keep_this: "保留这个", "Keep this";
-    resolve: "取代全部", "Supersede all";
-    merged_value: "合并后的值", "Merged value";
     no_value: "没有值", "No value";
     answered_by: "回答者", "answered by";
     held_by: "已持久化于", "held by";
@@ -193,7 +197,6 @@ texts! {
     address: "地址或中继", "Address or relays";
     owns: "所有者", "Owner";
     id: "编号", "Id";
-    seeing: "看见", "sees";
     spare: "还可失去的服务器", "servers that may still fail";
 
     node_title: "本节点", "This node";
@@ -205,8 +208,8 @@ texts! {
     storage_persisted: "浏览器承诺不清除", "the browser promised not to evict it";
     storage_best_effort: "浏览器可能在空间不足时清除", "the browser may evict it when space runs out";
     journal: "日志", "Journal";
-    syncs: "同步次数", "syncs";
-    last_sync: "上次同步", "last sync";
+    syncs: "次同步", "syncs";
+    last_sync: "上次同步", "Last sync";
     worker_lag: "定时器迟到", "Timer lag";
     first_gossip: "打开页面到首次收到消息", "From opening the page to the first message";
     inputs: "已处理输入", "Inputs handled";
@@ -224,13 +227,13 @@ texts! {
     help_pause: "暂停 / 继续画面", "Pause or play the view";
     help_step: "单步", "One step";
     help_speed: "放慢 / 加快", "Slower, faster";
-    help_table: "图形 / 表格", "Picture or table";
+    help_table: "图形 / 表格（舞台）", "Picture or table (Stage)";
     help_language: "切换语言", "Change language";
     help_theme: "切换主题", "Change theme";
-    help_filter: "筛选", "Filter";
-    help_kill: "杀死选中的节点", "Kill the selected node";
+    help_filter: "去筛选框（舞台、键值）", "Go to the filter (Stage, Keys)";
+    help_kill: "去“杀死”按钮（舞台，先选中节点）", "Go to Kill (Stage, with a server selected)";
     help_help: "显示本表", "This sheet";
-    help_arrows: "在节点间移动", "Move between nodes";
+    help_arrows: "在节点间移动（舞台）", "Move between nodes (Stage)";
     help_escape: "取消选择", "Select nothing";
 }
 
@@ -240,7 +243,7 @@ pub fn state(language: Language, state: State) -> &'static str {
     match (language, state) {
         (Language::Chinese, State::Alive) => "存活",
         (Language::Chinese, State::Suspect) => "可疑",
-        (Language::Chinese, State::Dead) => "失联",
+        (Language::Chinese, State::Dead) => "已死",
         (Language::Chinese, State::Left) => "已离开",
         (Language::English, State::Alive) => "alive",
         (Language::English, State::Suspect) => "suspect",
@@ -316,19 +319,40 @@ pub fn refusal(language: Language, refusal: &Refusal) -> String {
             format!("期限内只有 {answered} 个副本应答，需要 {needed} 个；什么都没有写入；等更多所有者可达后再试")
         }
         Refusal::TimeoutUnknown { acked, needed } => {
-            format!("期限内有 {acked} 个副本确认，需要 {needed} 个；写入可能仍会生效；请读取确认")
+            format!("期限内有 {acked} 个副本确认，需要 {needed} 个；写入可能仍会生效；请以同一请求编号重试")
         }
-        Refusal::NoEpoch => "本节点还不属于任何集群".to_owned(),
+        Refusal::NoEpoch => "本节点还不属于任何集群；请用 --bootstrap 启动一个节点，或加入已有集群".to_owned(),
         Refusal::WrongEpoch { mine, theirs } => format!("副本处于纪元 {}，请求来自纪元 {}；请重试", mine.0, theirs.0),
-        Refusal::BadLevel { replicas } => format!("共有 {replicas} 个副本，R 与 W 必须至少过半"),
+        Refusal::BadLevel { replicas } => format!("共有 {replicas} 个副本，R 与 W 必须过半且不超过 {replicas}"),
         Refusal::TooLarge { limit } => format!("超过 {limit} 字节的上限"),
         Refusal::TooManySiblings => "并发版本太多；请先读取，再带着上下文写入".to_owned(),
-        Refusal::InvalidContext => "上下文提到了从未发生的写入".to_owned(),
+        Refusal::InvalidContext => "上下文提到了从未发生的写入；请使用读取所得的上下文".to_owned(),
         Refusal::Overloaded => "请求太多；什么都没有做；请稍后再试".to_owned(),
         Refusal::NotAnOwner => "该副本不是此键的所有者；请重试".to_owned(),
-        Refusal::Leaving => "本节点正在离开集群".to_owned(),
+        Refusal::Leaving => "本节点正在离开集群；请问别的节点".to_owned(),
     };
     format!("{}：{what}", refusal.code())
+}
+
+/// Why there is no link or no node, as hosts and browsers tell it: a code, then a sentence in English. The codes that
+/// people meet have a sentence in Chinese, too.
+#[must_use]
+pub fn trouble(language: Language, text: &str) -> String {
+    let code = text.split(':').next().unwrap_or_default();
+    let known = match (language, code) {
+        (Language::English, _) => None,
+        (Language::Chinese, "UNREACHABLE") => Some("那里没有服务器应答，或它拒绝了本页面"),
+        (Language::Chinese, "WRONG_CLUSTER") => Some("对方属于另一个集群"),
+        (Language::Chinese, "VERSION_UNSUPPORTED") => Some("双方的协议版本不同"),
+        (Language::Chinese, "DUPLICATE_NODE_ID") => Some("对方与本节点使用同一身份"),
+        (Language::Chinese, "BAD_SIGNATURE") => Some("对方不能证明自己持有密钥"),
+        (Language::Chinese, "STORAGE_LOST") => Some("日志已丢失或不属于此身份，因此以新节点的身份回来"),
+        (Language::Chinese, "CORRUPT_RECORD") => Some("日志已损坏，因此以新节点的身份回来"),
+        (Language::Chinese, "DISK_FAILED") => Some("浏览器无法保存数据，节点已停止"),
+        (Language::Chinese, "NO_IDENTITY") => Some("浏览器无法生成密钥"),
+        (Language::Chinese, _) => None,
+    };
+    known.map_or_else(|| text.to_owned(), |known| format!("{code}：{known}"))
 }
 
 /// An event as a sentence. `name` says what people call a node.
@@ -465,6 +489,13 @@ fn explain_chinese(who: &str, kind: &EventKind, name: &impl Fn(NodeId) -> String
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_known_trouble_speaks_the_language_and_an_unknown_one_is_passed_on() {
+        assert!(trouble(Language::Chinese, "WRONG_CLUSTER: the peer …").starts_with("WRONG_CLUSTER：对方"));
+        assert_eq!(trouble(Language::Chinese, "something else"), "something else");
+        assert_eq!(trouble(Language::English, "WRONG_CLUSTER: x"), "WRONG_CLUSTER: x");
+    }
 
     #[test]
     fn tags_read_back() {

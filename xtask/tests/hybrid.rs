@@ -142,6 +142,15 @@ async fn tabs_are_members_that_store_through_servers_and_survive_them() {
     let name_c = my_name(&c).await;
     c.close().await;
     wait_for("the closed tab gone", PATIENCE, || !is_alive(&cluster.nodes[1], &name_c));
+
+    // A node that is told to leave says goodbye, and nobody has to suspect it.
+    b.go("#/join?lang=en").await;
+    b.click("form button[type=button]").await;
+    wait_for("the goodbye", PATIENCE, || {
+        members(&cluster.nodes[2]).iter().any(|(name, state, _)| *name == name_b && state == "Left")
+    });
+    b.go("#/stage?lang=en").await;
+    b.wait_for("the cluster watched", "document.querySelectorAll('.node.server.alive').length === 3").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -157,6 +166,12 @@ async fn every_screen_in_both_languages_and_themes() {
     }
     let problems = "(window.__problems ??= [])";
     tab.eval(&format!("addEventListener('error', (e) => {problems}.push(`${{e.message}} ${{e.error?.stack}}`))")).await;
+    for event in ["unhandledrejection", "securitypolicyviolation"] {
+        tab.eval(&format!(
+            "addEventListener('{event}', (e) => {problems}.push(`${{e.type}} ${{e.reason ?? e.violatedDirective}}`))"
+        ))
+        .await;
+    }
     for (language, theme) in [("en", "light"), ("zh", "dark"), ("en", "dark"), ("zh", "light")] {
         for screen in ["join", "stage", "keys", "members", "node"] {
             let query = if screen == "keys" { "&key=colour" } else { "" };
@@ -172,6 +187,18 @@ async fn every_screen_in_both_languages_and_themes() {
             assert!(!tab.text("main").await.is_empty(), "{screen} shows something");
         }
     }
+    // The key sheet opens with ? and closes with its button, and then the keys work.
+    let press = |key: &str| format!("dispatchEvent(new KeyboardEvent('keydown', {{ key: '{key}' }}))");
+    tab.eval(&press("?")).await;
+    tab.click("#close-help").await;
+    tab.wait_for("the sheet closed", "!document.querySelector('.sheet')").await;
+    tab.eval(&press("2")).await;
+    tab.wait_for("the stage", "location.hash.startsWith('#/stage')").await;
+    tab.eval(&press("t")).await;
+    tab.wait_for("the table", "document.querySelector('.theatre table')").await;
+    tab.screenshot("stage-table").await;
+    tab.eval("history.back()").await;
+    tab.wait_for("the screen before", "!location.hash.startsWith('#/stage')").await;
     assert_eq!(tab.eval(problems).await, json!([]), "no script failed");
 }
 
@@ -189,6 +216,12 @@ async fn the_stage_draws_real_messages_and_votes() {
     let filled = tab.eval("document.querySelectorAll('.quorums li:first-child .pip.filled').length").await;
     assert!(filled.as_u64() >= Some(4), "two answers and two acknowledgements, not {filled}");
     tab.wait_for("the story told", "document.querySelector('.story').innerText.includes('minted version')").await;
+    // The newest line is on top: nothing is told before what caused it.
+    let order = "(() => { const lines = [...document.querySelectorAll('.story li')].map((e) => e.textContent); \
+                 const at = (part) => lines.findIndex((line) => line.includes(part)); \
+                 return at('has its quorum') < at('minted version') && at('minted version') < at('handed the write') \
+                 && at('handed the write') < at('began put'); })()";
+    tab.wait_for("the story in order", order).await;
     // Something flies: the canvas is not empty at some moment.
     let painted = "(() => { const c = document.querySelector('.picture canvas'); const d = c.getContext('2d')\
                    .getImageData(0, 0, c.width, c.height).data; return d.some((v) => v !== 0); })()";
@@ -234,10 +267,23 @@ impl Demo {
         Self { child, address, port }
     }
 
+    fn nodes(&self) -> impl Iterator<Item = String> {
+        let port = self.port;
+        (0..3).map(move |n| format!("127.0.0.1:{}", port + n))
+    }
+
     /// As Ctrl-C does. Whether it ended well.
     fn stop(mut self) -> bool {
         std::process::Command::new("kill").args(["-INT", &self.child.id().to_string()]).status().expect("kill runs");
         self.child.wait().is_ok_and(|status| status.success())
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        // Its nodes end with it: their standard input closes.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -263,12 +309,16 @@ async fn wait_for_state(tab: &Tab, name: &str, state: &str) {
     tab.wait_for(&format!("{name} {state}"), &holds).await;
 }
 
-async fn put_on_stage(tab: &Tab, value: &str) {
+async fn put_on_stage(tab: &Tab, demo: &Demo, value: &str) {
     tab.fill(".try-it input:nth-of-type(2)", value).await;
     tab.click(".try-it button").await;
-    let done = "document.querySelector('.quorums li:first-child .chip.good')";
-    tab.wait_for("the quorum", &format!("{done} && !document.querySelector('.quorums li:first-child .chip.waiting')"))
-        .await;
+    let written = || {
+        demo.nodes().any(|node| {
+            let answer = read(agent().get(format!("http://{node}/v1/kv/color")).call());
+            answer == Some((200, value.to_owned()))
+        })
+    };
+    wait_for(&format!("color = {value}"), PATIENCE, written);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -279,13 +329,13 @@ async fn a_stranger_kills_a_server_from_the_page_and_nothing_breaks() {
     let other = browser.open(&format!("{}/#/keys?lang=en", demo.address)).await;
     tab.wait_until_joined().await;
     other.wait_until_joined().await;
-    put_on_stage(&tab, "before").await;
+    put_on_stage(&tab, &demo, "before").await;
     expect_values(&other, "color", &["before"]).await;
 
     // The server that served the page is killed, from the page.
     select(&tab, "n1").await;
     confirm(&tab, "#kill").await;
-    put_on_stage(&tab, "during").await;
+    put_on_stage(&tab, &demo, "during").await;
     wait_for_state(&tab, "n1", "suspect").await;
     tab.screenshot("stage-suspect-en-dark").await;
     wait_for_state(&tab, "n1", "dead").await;
@@ -300,7 +350,7 @@ async fn a_stranger_kills_a_server_from_the_page_and_nothing_breaks() {
     tab.eval(&format!("{link}.parentElement.dispatchEvent(new MouseEvent('click', {{ bubbles: true }}))")).await;
     confirm(&tab, "#cut").await;
     tab.wait_for("the cut drawn", "document.querySelector('.wire.cut')").await;
-    put_on_stage(&tab, "after").await;
+    put_on_stage(&tab, &demo, "after").await;
     tab.screenshot("stage-cut-en-dark").await;
     tab.click("#heal").await;
     tab.wait_for("the link whole", "!document.querySelector('.wire.cut')").await;
@@ -313,6 +363,6 @@ async fn a_stranger_kills_a_server_from_the_page_and_nothing_breaks() {
     let another = format!("sessionStorage.getItem('qunlong-node') !== {}", json!(old));
     tab.wait_for("a new identity", &another).await;
     tab.wait_until_joined().await;
-    put_on_stage(&tab, "in a new life").await;
+    put_on_stage(&tab, &demo, "in a new life").await;
     assert!(demo.stop(), "Ctrl-C ends it well");
 }

@@ -92,7 +92,11 @@ fn outcomes_are_told_apart() {
     assert_eq!(node.put("key", "two").expect("an answer").0, 200);
     assert_eq!(node.value("key").as_deref(), Some("two"), "a plain put supersedes");
     let (code, body) = node.put("large", &"x".repeat((64 << 10) + 1)).expect("an answer");
-    assert_eq!(code, 413, "{body}");
+    assert_eq!((code, body.contains(r#""code":"TOO_LARGE""#)), (413, true), "{body}");
+    for path in ["/v1/nothing", "/v1/kv/key?timeout=soon"] {
+        let (code, body) = node.get(path).expect("an answer");
+        assert!((400..500).contains(&code) && body.contains(r#""outcome":"refused""#), "{path}: {code} {body}");
+    }
     let (code, body) = node.get("/v1/kv/key?r=1").expect("an answer");
     assert_eq!((code, body.contains("BAD_LEVEL")), (400, true));
     // A retry under the same id is the same write.
@@ -142,6 +146,63 @@ fn foreign_pages_and_foreign_names_are_refused() {
         let port = cluster.nodes[1].address.rsplit(':').next().expect("a port").to_owned();
         with("origin", &format!("http://localhost:{port}")).0 == 200
     });
+}
+
+#[tokio::test]
+async fn sockets_check_origins_and_sizes() {
+    use futures::{SinkExt, StreamExt};
+    use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+    use tokio_tungstenite::tungstenite::{Error, Message};
+    let cluster = tokio::task::spawn_blocking(start).await.expect("three nodes");
+    for path in ["/v1/link", "/v1/trace/socket"] {
+        let url = format!("ws://{}{path}", cluster.nodes[0].address);
+        let mut request = url.into_client_request().expect("a request");
+        request.headers_mut().insert("origin", "http://evil.example".parse().expect("a header"));
+        let refused = tokio_tungstenite::connect_async(request).await;
+        assert!(matches!(refused, Err(Error::Http(answer)) if answer.status() == 403), "{path}");
+    }
+    let url = format!("ws://{}/v1/link", cluster.nodes[0].address);
+    let (mut socket, _) = tokio_tungstenite::connect_async(url).await.expect("a server's own origin is none");
+    // Whatever it says before, a frame beyond the limit ends the connection, and the node goes on.
+    let _ = socket.send(Message::binary(vec![0; 2 << 20])).await;
+    let closed = async {
+        loop {
+            match socket.next().await {
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                Some(Ok(_)) => (),
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), closed).await.expect("the connection ends");
+    assert!(cluster.nodes[0].status().is_some());
+}
+
+#[test]
+fn the_command_line_reads_what_it_wrote() {
+    let cluster = start();
+    let server = cluster.nodes[1].url("");
+    let run = |arguments: &[&str]| {
+        let output = std::process::Command::new(xtask::server_binary())
+            .args(arguments)
+            .env("QUNLONG_SERVER", &server)
+            .output()
+            .expect("it runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned(), output.stderr)
+    };
+    assert_eq!(run(&["put", "a key/with ümläuts", "blue"]).0, Some(0));
+    assert_eq!(run(&["get", "a key/with ümläuts"]).1, "blue\n");
+    assert_eq!(run(&["list", "a key"]).1, "a key/with ümläuts\n");
+    for value in ["red", "green"] {
+        let request = agent().put(cluster.nodes[0].url("/v1/kv/colour")).header("qunlong-context", "none");
+        assert_eq!(read(request.send(value)).expect("an answer").0, 200);
+    }
+    let (code, values, _) = run(&["get", "colour"]);
+    assert_eq!((code, values.lines().count()), (Some(0), 2), "{values}");
+    assert_eq!(run(&["delete", "a key/with ümläuts"]).0, Some(0));
+    let (code, _, error) = run(&["get", "a key/with ümläuts"]);
+    assert!(code == Some(1) && String::from_utf8_lossy(&error).contains("KEY_NOT_FOUND"));
+    assert!(run(&["members"]).1.contains("n3"));
+    assert!(run(&["status"]).1.contains("\"epoch\": 1"));
 }
 
 #[test]

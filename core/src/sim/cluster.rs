@@ -241,14 +241,6 @@ impl Sim {
         }
     }
 
-    /// Closes or opens the link between two places, as both ends notice it.
-    pub fn set_link(&mut self, a: usize, b: usize, up: bool) {
-        for (place, peer) in [(a, b), (b, a)] {
-            let (run, peer) = (self.places[place].run, self.places[peer].config.id);
-            self.plan(LINK_DELAY, Happening::Link { place, run, peer, up });
-        }
-    }
-
     /// Runs for a while.
     pub fn run_for(&mut self, span: Duration) {
         let end = self.now + span;

@@ -91,9 +91,4 @@ impl Disk {
         self.writer = writer;
         Ok(records)
     }
-
-    /// The bytes that a crash leaves, for faults to be made in them.
-    pub fn bytes_mut(&mut self) -> &mut Vec<u8> {
-        &mut self.durable
-    }
 }

@@ -89,12 +89,6 @@ pub enum Event {
 }
 
 impl Topology {
-    /// The newest configuration, if any.
-    #[must_use]
-    pub fn chosen(&self) -> Option<&ClusterConfig> {
-        self.chosen.as_ref()
-    }
-
     fn adopt(&mut self, config: ClusterConfig, fx: &mut Effects<Self>) {
         self.chosen = Some(config.clone());
         self.without_epoch.clear();

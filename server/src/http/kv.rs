@@ -11,7 +11,7 @@
 #![expect(clippy::result_large_err, reason = "an error here is the finished answer")]
 
 use axum::Json;
-use axum::body::Bytes as Body;
+use axum::body::{Body, to_bytes};
 use axum::extract::{Path, Query, State};
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -99,7 +99,10 @@ pub(super) async fn write(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Response> {
-    put(&app, &key, Some(Bytes::from(&body[..])), &options, &headers).await
+    let value = to_bytes(body, limits::VALUE_BYTES)
+        .await
+        .map_err(|_| refused(&Refusal::TooLarge { limit: limits::VALUE_BYTES as u32 }))?;
+    put(&app, &key, Some(Bytes::from(&value[..])), &options, &headers).await
 }
 
 pub(super) async fn delete(

@@ -52,7 +52,8 @@ pub(crate) fn router(app: App) -> Router {
         .route("/v1/demo", get(demo::list))
         .route("/v1/demo/nodes/{name}/{action}", post(demo::node))
         .route("/v1/demo/links/{peer}/{action}", post(demo::link))
-        .layer(DefaultBodyLimit::max(limits::VALUE_BYTES));
+        // The handlers that take a body limit it themselves, and say so in the usual form.
+        .layer(DefaultBodyLimit::disable());
     let files = match &app.web {
         Some(web) => api.fallback_service(ServeDir::new(web).precompressed_br()),
         None => api.fallback(no_dashboard),
@@ -88,6 +89,7 @@ async fn members(State(app): State<App>) -> Result<Json<Value>, Response> {
         "me": snapshot.id,
         "epoch": snapshot.config.as_ref().map(|config| config.epoch.0),
         "owners": snapshot.config.as_ref().map(|config| config.storage.keys().collect::<Vec<_>>()),
+        "config": snapshot.config,
         "members": snapshot.members,
     })))
 }

@@ -12,8 +12,8 @@ use std::sync::{Arc, RwLock};
 use axum::extract::{Request, State};
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, ORIGIN, REFERRER_POLICY, VARY,
-    X_CONTENT_TYPE_OPTIONS,
+    ACCESS_CONTROL_EXPOSE_HEADERS, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, ORIGIN, REFERRER_POLICY,
+    VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
@@ -116,6 +116,9 @@ pub(super) async fn enforce(State(app): State<App>, request: Request, next: Next
     let is_preflight = request.method() == Method::OPTIONS && origin.is_some();
     let is_api = request.uri().path().starts_with("/v1/");
     let mut response = if is_preflight { StatusCode::NO_CONTENT.into_response() } else { next.run(request).await };
+    if is_api && response.status().is_client_error() && !is_json(&response) {
+        response = in_the_usual_form(response.status());
+    }
     let headers = response.headers_mut();
     if let Some(origin) = origin {
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
@@ -134,6 +137,20 @@ pub(super) async fn enforce(State(app): State<App>, request: Request, next: Next
     let cache = if is_api { "no-store" } else { "no-cache" };
     headers.insert(CACHE_CONTROL, HeaderValue::from_static(cache));
     response
+}
+
+fn is_json(response: &Response) -> bool {
+    response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"))
+}
+
+/// What the router itself refuses, as every other error is told.
+fn in_the_usual_form(status: StatusCode) -> Response {
+    let (code, message) = match status {
+        StatusCode::NOT_FOUND => ("NOT_FOUND", "there is no such resource"),
+        StatusCode::METHOD_NOT_ALLOWED => ("METHOD_NOT_ALLOWED", "the resource does not take this method"),
+        _ => ("BAD_REQUEST", "the request's path, query or headers do not make sense"),
+    };
+    error(status, code, message)
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &axum::http::HeaderName) -> Option<&'a str> {

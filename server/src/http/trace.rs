@@ -108,7 +108,7 @@ async fn feed(mut socket: WebSocket, mut events: broadcast::Receiver<Event>) {
         while batch.len() < BATCH_EVENTS {
             match events.try_recv() {
                 Ok(event) => batch.push(event),
-                // A gap in the numbers tells the dashboard how many it lost.
+                // The gap in the events' numbers shows that some were lost; the newest are worth more than all.
                 Err(broadcast::error::TryRecvError::Lagged(_)) => (),
                 Err(broadcast::error::TryRecvError::Empty) => break,
                 Err(broadcast::error::TryRecvError::Closed) => return,

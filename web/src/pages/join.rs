@@ -1,11 +1,13 @@
 //! Join: this tab becomes a node, step by step, and how others can.
 
 use qrcodegen::{QrCode, QrCodeEcc};
+use qunlong_core::member::Durability;
 use yew::prelude::*;
 
 use crate::app::{Action, Page, Screen, is_loopback};
-use crate::cluster::{Mode, keep, stored, window};
+use crate::cluster::{Mode, keep_for_tab, stored_for_tab, window};
 use crate::components::{standing, typed};
+use crate::i18n;
 
 /// How far a step is.
 #[derive(Clone, Copy, PartialEq)]
@@ -18,15 +20,20 @@ enum Step {
 /// The screen.
 #[function_component]
 pub fn JoinPage(screen: &Screen) -> Html {
-    let texts = screen.texts();
-    let name = use_state(|| stored("name").unwrap_or_default());
+    let (texts, language) = (screen.texts(), screen.view.language);
+    let name = use_state(|| stored_for_tab("name").unwrap_or_default());
     let world = screen.cluster.read();
     let (tone, standing) = standing(&world, screen);
     let my_name = world.me().map(|me| world.name(me));
 
     let links = world.status.links.iter().filter(|link| link.peer.is_some()).count();
-    let reached =
-        [world.started.is_some(), world.started.is_some(), links > 0, world.status.config.is_some(), links > 1];
+    let reached = [
+        world.started.is_some(),
+        world.started.as_ref().is_some_and(|started| started.durability == Durability::Durable),
+        links > 0,
+        world.status.config.is_some(),
+        links > 1,
+    ];
     let first_open = reached.iter().position(|done| !done);
     let step = |i: usize| match (reached[i], first_open == Some(i) && world.mode == Mode::Node) {
         (true, _) => Step::Done,
@@ -47,26 +54,28 @@ pub fn JoinPage(screen: &Screen) -> Html {
         .status
         .links
         .iter()
-        .filter_map(|link| link.trouble.as_ref().map(|trouble| format!("{}: {trouble}", link.address)))
-        .chain(world.failure.as_ref().map(|(code, message)| format!("{code}: {message}")))
-        .chain(world.started.as_ref().and_then(|started| started.reason.clone()))
+        .filter_map(|link| link.trouble.as_ref().map(|t| format!("{} · {}", link.address, i18n::trouble(language, t))))
+        .chain(world.failure.as_ref().map(|(code, message)| i18n::trouble(language, &format!("{code}: {message}"))))
+        .chain(world.started.as_ref().and_then(|started| started.reason.as_deref().map(|r| i18n::trouble(language, r))))
         .filter(|trouble| !trouble.trim_end().ends_with(':'))
         .collect();
+    let is_durable = world.started.as_ref().is_none_or(|started| started.durability == Durability::Durable);
+    let is_secure = window().is_secure_context();
 
     let is_node = world.mode == Mode::Node;
     let rename = {
         let (cluster, name) = (screen.cluster.clone(), name.clone());
         move |event: SubmitEvent| {
             event.prevent_default();
-            keep("name", name.trim());
-            keep("mode", "node");
+            keep_for_tab("name", name.trim());
+            keep_for_tab("mode", "node");
             cluster.start_node();
         }
     };
     let watch = {
         let cluster = screen.cluster.clone();
         move |_: MouseEvent| {
-            keep("mode", "watch");
+            keep_for_tab("mode", "watch");
             cluster.stop_node();
         }
     };
@@ -93,7 +102,8 @@ pub fn JoinPage(screen: &Screen) -> Html {
                         <button type="button" onclick={watch}>{ texts.join_watch }</button>
                     }
                 </form>
-                <p class="note">{ texts.join_stored }</p>
+                <p class="note">{ if is_durable { texts.join_stored } else { texts.join_stored_nothing } }</p>
+                if !is_secure { <p class="told bad">{ texts.insecure_context }</p> }
                 <button class="primary big" onclick={see}>{ texts.see_stage }{ " →" }</button>
             </section>
             <section class="card">

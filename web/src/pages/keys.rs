@@ -4,7 +4,7 @@ use qunlong_core::kv::{Op, Outcome, WriteContext};
 use qunlong_core::placement::{Partition, Placement};
 use qunlong_core::quorum::{Level, majority};
 use qunlong_core::version::{VersionVector, Versions};
-use qunlong_core::{Bytes, NodeId};
+use qunlong_core::{Bytes, NodeId, Refusal};
 use wasm_bindgen_futures::spawn_local;
 use yew::prelude::*;
 
@@ -27,13 +27,15 @@ enum Told {
     Nothing,
     Working,
     Written { node: NodeId, counter: u64, acked: Vec<NodeId> },
-    Refused(qunlong_core::Refusal),
+    Refused(Refusal),
     NoNode,
 }
 
-/// The open key.
-#[derive(Clone, PartialEq, Default)]
-struct Open {
+/// The open key, or why it could not be read.
+type Open = Result<Read, Refusal>;
+
+#[derive(Clone, PartialEq)]
+struct Read {
     versions: Versions,
     answered: Vec<NodeId>,
 }
@@ -43,7 +45,7 @@ struct Open {
 pub fn KeysPage(screen: &Screen) -> Html {
     let texts = screen.texts();
     let prefix = use_state(String::new);
-    let list = use_state(Vec::<(Bytes, Versions)>::new);
+    let list = use_state(|| None::<Result<Vec<(Bytes, Versions)>, Refusal>>);
     let next = use_state(|| None::<Bytes>);
     let limit = use_state(|| PAGE);
     let open = use_state(|| None::<Open>);
@@ -79,9 +81,13 @@ pub fn KeysPage(screen: &Screen) -> Html {
                         sleep(RETRY_MS).await;
                         continue;
                     }
-                    if let Some(Ok(Outcome::Listed { entries, next: more, .. })) = listed {
-                        list.set(entries);
-                        next.set(more);
+                    match listed {
+                        Some(Ok(Outcome::Listed { entries, next: more, .. })) => {
+                            list.set(Some(Ok(entries)));
+                            next.set(more);
+                        }
+                        Some(Err(refusal)) => list.set(Some(Err(refusal))),
+                        Some(Ok(_)) | None => (),
                     }
                     if *still.borrow() != mine {
                         return;
@@ -99,13 +105,13 @@ pub fn KeysPage(screen: &Screen) -> Html {
 
     let write = {
         let (screen, told) = (screen.clone(), told.setter());
-        Callback::from(move |(key, value, context): (String, Option<String>, WriteContext)| {
+        Callback::from(move |(key, value, context): (String, Option<Bytes>, WriteContext)| {
             let (cluster, act, told) = (screen.cluster.clone(), screen.act.clone(), told.clone());
             told.set(Told::Working);
             spawn_local(async move {
                 let op = Op::Put {
                     key: key.as_str().into(),
-                    value: value.as_deref().map(Bytes::from),
+                    value,
                     context,
                     write: None,
                     stored: Level::Majority,
@@ -127,7 +133,7 @@ pub fn KeysPage(screen: &Screen) -> Html {
         move |event: SubmitEvent| {
             event.prevent_default();
             if !key.is_empty() {
-                write.emit(((*key).clone(), Some((*value).clone()), WriteContext::Current));
+                write.emit(((*key).clone(), Some(Bytes::from(value.as_str())), WriteContext::Current));
             }
         }
     };
@@ -136,7 +142,7 @@ pub fn KeysPage(screen: &Screen) -> Html {
         move |_: MouseEvent| {
             if !key.is_empty() {
                 let nothing = WriteContext::Seen(VersionVector::default());
-                write.emit(((*key).clone(), Some((*value).clone()), nothing));
+                write.emit(((*key).clone(), Some(Bytes::from(value.as_str())), nothing));
             }
         }
     };
@@ -147,14 +153,23 @@ pub fn KeysPage(screen: &Screen) -> Html {
 
     let world = screen.cluster.read();
     let can_write = world.mode == Mode::Node && world.status.config.is_some();
-    let entries = list.iter().map(|(name, versions)| {
+    let (shown_keys, no_keys) = match &*list {
+        Some(Ok(keys)) if !keys.is_empty() => (keys.clone(), String::new()),
+        Some(Ok(_)) if prefix.is_empty() => (Vec::new(), texts.keys_empty.to_owned()),
+        Some(Ok(_)) => (Vec::new(), texts.keys_no_match.to_owned()),
+        Some(Err(refusal)) => (Vec::new(), i18n::refusal(screen.view.language, refusal)),
+        None if world.mode == Mode::Watch => (Vec::new(), texts.keys_need_node.to_owned()),
+        None => (Vec::new(), texts.keys_loading.to_owned()),
+    };
+    let entries = shown_keys.iter().map(|(name, versions)| {
         let name = name.to_string();
         let choose = {
-            let (act, key, open) = (screen.act.clone(), key.clone(), open.clone());
+            let (act, key, open, told) = (screen.act.clone(), key.clone(), open.clone(), told.clone());
             let name = name.clone();
             move |_: MouseEvent| {
                 key.set(name.clone());
                 open.set(None);
+                told.set(Told::Nothing);
                 act.emit(Action::Key(Some(name.clone())));
             }
         };
@@ -171,6 +186,21 @@ pub fn KeysPage(screen: &Screen) -> Html {
             </li>
         }
     });
+    let lead = match (can_write, world.mode) {
+        (true, _) => texts.keys_lead,
+        (false, Mode::Node) => texts.keys_starting,
+        (false, Mode::Watch) => texts.keys_need_node,
+    };
+    let get = {
+        let (act, key, open, told) = (screen.act.clone(), key.clone(), open.clone(), told.clone());
+        move |_: MouseEvent| {
+            if !key.is_empty() {
+                open.set(None);
+                told.set(Told::Nothing);
+                act.emit(Action::Key(Some((*key).clone())));
+            }
+        }
+    };
     let more = {
         let limit = limit.clone();
         move |_: MouseEvent| limit.set(*limit + PAGE)
@@ -192,17 +222,18 @@ pub fn KeysPage(screen: &Screen) -> Html {
             <section class="card list">
                 <div class="row"><label>{ texts.prefix }<input id="filter" value={(*prefix).clone()} oninput={edit(&prefix)} /></label></div>
                 <ul class="entries">{ for entries }</ul>
-                if list.is_empty() { <p class="empty">{ texts.keys_empty }</p> }
+                if !no_keys.is_empty() { <p class="empty">{ no_keys }</p> }
                 if next.is_some() { <button onclick={more}>{ texts.more }</button> }
             </section>
             <section class="card">
                 <h1>{ texts.keys_title }</h1>
-                <p class="lead">{ if can_write { texts.keys_lead } else { texts.keys_need_node } }</p>
+                <p class="lead">{ lead }</p>
                 <form class="write-form" onsubmit={submit}>
                     <label>{ texts.key }<input id="key" required=true maxlength="256" value={(*key).clone()} oninput={edit(&key)} /></label>
                     <label>{ texts.value }<textarea id="value" rows="2" value={(*value).clone()} oninput={edit(&value)} /></label>
                     <div class="row">
                         <button id="put" class="primary" disabled={!can_write}>{ texts.put }</button>
+                        <button id="get" type="button" disabled={!can_write} onclick={get}>{ texts.get }</button>
                         <button id="put-sibling" type="button" disabled={!can_write} onclick={put_sibling}>{ texts.put_sibling }</button>
                     </div>
                 </form>
@@ -216,13 +247,14 @@ pub fn KeysPage(screen: &Screen) -> Html {
 async fn read(cluster: &Cluster, key: &str) -> Option<Open> {
     let op = Op::Get { key: key.into(), read: Level::Majority, within: None };
     match cluster.ask(op).await {
-        Some(Ok(Outcome::Read { versions, answered })) => Some(Open { versions, answered }),
-        _ => None,
+        Some(Ok(Outcome::Read { versions, answered })) => Some(Ok(Read { versions, answered })),
+        Some(Err(refusal)) => Some(Err(refusal)),
+        Some(Ok(_)) | None => None,
     }
 }
 
 /// The open key: its owners, its versions, and what can be done with them.
-fn one_key(screen: &Screen, open: Option<&Open>, write: &Callback<(String, Option<String>, WriteContext)>) -> Html {
+fn one_key(screen: &Screen, open: Option<&Open>, write: &Callback<(String, Option<Bytes>, WriteContext)>) -> Html {
     let texts = screen.texts();
     let world = screen.cluster.read();
     let Some(key) = screen.view.key.clone() else { return html! { <p class="empty">{ texts.choose_key }</p> } };
@@ -236,8 +268,13 @@ fn one_key(screen: &Screen, open: Option<&Open>, write: &Callback<(String, Optio
         let needed = majority(config.replicas);
         format!("N = {} · R = {needed} · W = {needed}", config.replicas)
     });
-    let Some(open) = open else {
-        return html! { <div class="one-key"><h2>{ key }</h2><p class="told">{ texts.working }</p></div> };
+    let open = match open {
+        Some(Ok(open)) => open,
+        Some(Err(refusal)) => {
+            let why = i18n::refusal(screen.view.language, refusal);
+            return html! { <div class="one-key"><h2>{ key }</h2><p class="told bad">{ why }</p></div> };
+        }
+        None => return html! { <div class="one-key"><h2>{ key }</h2><p class="told">{ texts.working }</p></div> },
     };
     let context = WriteContext::Seen(open.versions.context().clone());
     let values: Vec<_> = open.versions.values().cloned().collect();
@@ -245,8 +282,9 @@ fn one_key(screen: &Screen, open: Option<&Open>, write: &Callback<(String, Optio
     let rows = values.iter().map(|sibling| {
         let text = sibling.value.as_ref().map(ToString::to_string).unwrap_or_default();
         let keep = {
-            let (write, key, text, context) = (write.clone(), key.clone(), text.clone(), context.clone());
-            move |_: MouseEvent| write.emit((key.clone(), Some(text.clone()), context.clone()))
+            let (write, key, context) = (write.clone(), key.clone(), context.clone());
+            let value = sibling.value.clone();
+            move |_: MouseEvent| write.emit((key.clone(), value.clone(), context.clone()))
         };
         html! {
             <li>

@@ -7,6 +7,7 @@ use yew::prelude::*;
 use crate::app::{Action, Page, Screen};
 use crate::cluster::{Mode, World, window};
 use crate::components::badge;
+use crate::i18n;
 
 /// The screen.
 #[function_component]
@@ -52,7 +53,7 @@ pub fn NodePage(screen: &Screen) -> Html {
                 (texts.inputs, html! { status.inputs }),
             ];
             if let Some(reason) = &started.reason {
-                rows.push((texts.reason, html! { reason }));
+                rows.push((texts.reason, html! { i18n::trouble(screen.view.language, reason) }));
             }
             rows
         }
@@ -61,7 +62,9 @@ pub fn NodePage(screen: &Screen) -> Html {
     let links = status.links.iter().map(|link| {
         let state = match (&link.peer, &link.trouble) {
             (Some(peer), _) => html! { <>{ "● " }{ badge(&world, *peer) }</> },
-            (None, Some(trouble)) => html! { <span class="trouble">{ format!("✕ {trouble}") }</span> },
+            (None, Some(trouble)) => {
+                html! { <span class="trouble">{ format!("✕ {}", i18n::trouble(screen.view.language, trouble)) }</span> }
+            }
             (None, None) => html! { texts.status_connecting },
         };
         html! { <tr><td><code>{ &link.address }</code></td><td>{ state }</td></tr> }

@@ -12,7 +12,7 @@ use wasm_bindgen_futures::spawn_local;
 use web_sys::HtmlCanvasElement;
 use yew::prelude::*;
 
-use crate::app::{Action, Screen, Selected};
+use crate::app::{Action, Screen, Selected, focus};
 use crate::cluster::{Mode, World};
 use crate::components::{Confirm, badge, badges, state_mark, typed};
 use crate::draw::{self, FAMILIES, HEIGHT, Placed, WIDTH};
@@ -115,7 +115,9 @@ fn link(screen: &Screen, world: &World, a: NodeId, b: NodeId) -> Option<Html> {
     let enter = {
         let act = screen.act.clone();
         move |event: KeyboardEvent| {
-            if event.key() == "Enter" {
+            if matches!(event.key().as_str(), "Enter" | " ") {
+                event.prevent_default();
+                event.stop_propagation();
                 act.emit(Action::Select(Some(Selected::Link(a, b))));
             }
         }
@@ -123,14 +125,14 @@ fn link(screen: &Screen, world: &World, a: NodeId, b: NodeId) -> Option<Html> {
     let class = classes!("wire", cut.then_some("cut"), selected.then_some("selected"));
     let ends = [from.x, from.y, to.x, to.y].map(|n| format!("{n:.1}"));
     let [x1, y1, x2, y2] = ends;
-    let middle = draw::along(from, to, 0.5);
+    let middle = draw::Point { x: (from.x + to.x) / 2.0, y: (from.y + to.y) / 2.0 };
     let label = format!("{} – {}", world.name(a), world.name(b));
     Some(html! {
         <g key={format!("{a}{b}")} class={class} onclick={select} onkeydown={enter} tabindex="0" role="button" aria-label={label.clone()}>
             <title>{ label }</title>
             <line class="touch" x1={x1.clone()} y1={y1.clone()} x2={x2.clone()} y2={y2.clone()} />
             <line class="seen" x1={x1} y1={y1} x2={x2} y2={y2} />
-            if cut { <text class="wall" x={format!("{:.1}", middle.x)} y={format!("{:.1}", middle.y + 7.0)}>{ "✂" }</text> }
+            if cut { <text class="wall" x={format!("{:.1}", middle.x)} y={format!("{:.1}", middle.y + 9.0)}>{ "✂" }</text> }
         </g>
     })
 }
@@ -147,8 +149,8 @@ fn node(screen: &Screen, world: &World, placed: &Placed) -> Html {
                 event.stop_propagation();
                 act.emit(Action::Select(Some(Selected::Node(id))));
             }
-            "ArrowRight" | "ArrowDown" => act.emit(Action::Select(neighbour(&cluster.read(), id, 1))),
-            "ArrowLeft" | "ArrowUp" => act.emit(Action::Select(neighbour(&cluster.read(), id, -1))),
+            "ArrowRight" | "ArrowDown" => walk(&act, neighbour(&cluster.read(), id, 1)),
+            "ArrowLeft" | "ArrowUp" => walk(&act, neighbour(&cluster.read(), id, -1)),
             _ => (),
         }
     };
@@ -183,21 +185,29 @@ fn node(screen: &Screen, world: &World, placed: &Placed) -> Html {
     let label = format!("{}, {}, {state}", member.profile.name, i18n::class(language, member.profile.class));
     let votes = world.playback.operations().iter().find(|operation| operation.op.node == id).map(votes);
     html! {
-        <g key={id.to_string()} class={class} transform={format!("translate({:.1} {:.1})", placed.at.x, placed.at.y)}
+        <g key={id.to_string()} id={format!("node-{id:x}")} class={class} transform={format!("translate({:.1} {:.1})", placed.at.x, placed.at.y)}
            onclick={select} onkeydown={keys} tabindex="0" role="button" aria-label={label} aria-pressed={selected.to_string()}>
             { votes.unwrap_or_default() }
             { shape }
             <text class="mark" y="8">{ mark }</text>
-            <text class="name" y="50">{ &member.profile.name }</text>
-            <text class="under" y="68">{ under }</text>
+            <text class="name" y="60">{ &member.profile.name }</text>
+            <text class="under" y="77">{ under }</text>
         </g>
     }
 }
 
-fn neighbour(world: &World, id: NodeId, by: isize) -> Option<Selected> {
+fn neighbour(world: &World, id: NodeId, by: isize) -> Option<NodeId> {
     let at = world.placed.iter().position(|placed| placed.member.id == id)? as isize;
     let count = world.placed.len() as isize;
-    Some(Selected::Node(world.placed[(at + by).rem_euclid(count) as usize].member.id))
+    Some(world.placed[(at + by).rem_euclid(count) as usize].member.id)
+}
+
+/// Selects a node and moves the keyboard there.
+fn walk(act: &Callback<Action>, to: Option<NodeId>) {
+    if let Some(id) = to {
+        act.emit(Action::Select(Some(Selected::Node(id))));
+        focus(&format!("node-{id:x}"));
+    }
 }
 
 /// A ring of as many pieces as votes are needed, filled as they come in.
@@ -249,7 +259,7 @@ fn Table(screen: &Screen) -> Html {
     });
     html! {
         <div class="scroll"><table class="data">
-            <thead><tr><th>{ texts.name }</th><th>{ texts.class }</th><th>{ texts.state }</th><th /><th /><th>{ texts.relays }</th></tr></thead>
+            <thead><tr><th>{ texts.name }</th><th>{ texts.class }</th><th>{ texts.state }</th><th>{ texts.incoming }</th><th>{ texts.outgoing }</th><th>{ texts.relays }</th></tr></thead>
             <tbody>{ for rows }</tbody>
         </table></div>
     }
@@ -377,7 +387,7 @@ fn inspect_link(screen: &Screen, a: NodeId, b: NodeId, trouble: &UseStateHandle<
         })
     };
     let actions = if world.demo.is_none() {
-        html! { <p class="note">{ texts.not_a_demo }</p> }
+        html! { <p class="note">{ texts.not_a_demo_link }</p> }
     } else if !is_server(a) && !is_server(b) {
         html! { <p class="note">{ texts.link_needs_server }</p> }
     } else if cut {
@@ -415,7 +425,8 @@ fn Quorums(screen: &Screen) -> Html {
         let writes = matches!(operation.kind, qunlong_core::kv::OpKind::Put | qunlong_core::kv::OpKind::Delete);
         html! {
             <li key={format!("{}-{}", operation.op.node, operation.op.seq)}>
-                <p>{ badge(&world, operation.op.node) }{ format!(" {} ", i18n::operation(language, operation.kind)) }<b>{ operation.key.clone() }</b>{ end }</p>
+                <p>{ badge(&world, operation.op.node) }{ format!(" {} ", i18n::operation(language, operation.kind)) }{ end }</p>
+                <p class="key">{ operation.key.clone() }</p>
                 if !operation.read.is_empty() || !writes { { pips(&operation.read, texts.read_votes) } }
                 if writes { { pips(&operation.acked, texts.write_votes) } }
             </li>

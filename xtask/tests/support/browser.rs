@@ -1,7 +1,7 @@
 //! A headless Chromium, driven over the DevTools protocol without any driver program.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -221,9 +221,4 @@ fn decode_base64(text: &str) -> Vec<u8> {
         }
     }
     bytes
-}
-
-/// The folder that pictures go to.
-pub fn screens() -> PathBuf {
-    Path::new(&xtask::target()).join("screens")
 }
