@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{DefaultBodyLimit, State};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use axum::{Json, Router, middleware};
@@ -49,6 +50,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/v1/trace", get(trace::events))
         .route("/v1/trace/socket", any(trace::socket))
         .route("/v1/link", any(link_socket))
+        .route("/v1/{*rest}", any(|| async { StatusCode::NOT_FOUND }))
         .route("/v1/demo", get(demo::list))
         .route("/v1/demo/nodes/{name}/{action}", post(demo::node))
         .route("/v1/demo/links/{peer}/{action}", post(demo::link))
