@@ -38,7 +38,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         }
         (server, web)
     } else {
-        say("building the web app (the first time takes a minute or two)");
+        say("building the web app and then the server (the first time takes some minutes)");
         let web = web::build(web::Profile::Release)?;
         say("building the server");
         (build_server()?, web)
