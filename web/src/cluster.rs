@@ -2,7 +2,7 @@
 //! of both. Screens read it and ask it; it knows nothing of screens.
 
 use std::cell::{Cell, Ref, RefCell, RefMut};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
 use futures::StreamExt;
@@ -14,9 +14,10 @@ use qunlong_core::{NodeId, Outcome, Refusal, wire};
 use serde_json::Value;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::{JsFuture, spawn_local};
-use web_sys::{HtmlCanvasElement, MessageEvent, RequestInit, Response, Window, Worker, WorkerOptions, WorkerType};
+use web_sys::{MessageEvent, RequestInit, Response, Window, Worker, WorkerOptions, WorkerType};
 
 use crate::bridge::{self, FromWorker, Started, Status, ToWorker};
+use crate::canvas::Canvas;
 use crate::draw::{self, Placed};
 use crate::driver::sleep;
 use crate::model::Playback;
@@ -71,7 +72,7 @@ pub struct World {
     /// Where nodes stand, made anew when members change.
     pub placed: Vec<Placed>,
     /// The stage's canvas while it is on the screen.
-    pub canvas: Option<HtmlCanvasElement>,
+    pub canvas: Option<Canvas>,
     /// Frames drawn in the last second.
     pub frames_per_second: u32,
     /// From the beginning of the page's load to the node's first message from a peer, once there was one.
@@ -83,9 +84,6 @@ pub struct World {
     asked: u64,
     feeds: BTreeSet<String>,
     frames: (f64, u32),
-    /// Whether the canvas shows anything.
-    drawn: bool,
-    colours: (f64, BTreeMap<&'static str, String>),
 }
 
 /// The one world of a page, shared by its screens.
@@ -141,8 +139,6 @@ impl Cluster {
             asked: 0,
             feeds: BTreeSet::new(),
             frames: (0.0, 0),
-            drawn: false,
-            colours: (f64::NEG_INFINITY, BTreeMap::new()),
         };
         let cluster = Self { world: Rc::new(RefCell::new(world)), changed: Rc::new(Cell::new(true)) };
         if mode == Mode::Node {
@@ -497,12 +493,6 @@ impl World {
         self.status.config.as_ref().is_some_and(|config| config.storage.contains_key(&id))
     }
 
-    /// Whether a message between the two has a chance, as far as this page knows.
-    fn arrives(&self, from: NodeId, to: NodeId) -> bool {
-        let cut = self.cuts.contains(&(from, to)) || self.cuts.contains(&(to, from));
-        !cut && self.member(to).is_none_or(Member::is_reachable)
-    }
-
     fn arrange(&mut self) {
         self.placed = draw::arrange(&self.status.members);
     }
@@ -515,69 +505,18 @@ impl World {
             self.frames_per_second = self.frames.1;
             self.frames = (at, 0);
         }
-        let flies = self.playback.flights().next().is_some();
-        // An empty sky is drawn once.
-        if let Some(canvas) = self.canvas.clone().filter(|_| flies || self.drawn) {
-            self.draw(&canvas, at);
+        let Self { canvas, playback, placed, cuts, status, .. } = self;
+        if let Some(canvas) = canvas {
+            canvas.draw(at, playback, placed, |from, to| arrives(cuts, &status.members, from, to));
         }
-        self.drawn = flies;
         changed
-    }
-
-    fn draw(&mut self, canvas: &HtmlCanvasElement, at: f64) {
-        let context = canvas.get_context("2d").ok().flatten();
-        let Some(context) = context.and_then(|c| c.dyn_into::<web_sys::CanvasRenderingContext2d>().ok()) else {
-            return;
-        };
-        let scale = window().device_pixel_ratio();
-        let (width, height) = (f64::from(canvas.client_width()) * scale, f64::from(canvas.client_height()) * scale);
-        if f64::from(canvas.width()) != width.floor() || f64::from(canvas.height()) != height.floor() {
-            canvas.set_width(width as u32);
-            canvas.set_height(height as u32);
-        }
-        // The themes' colours may change at any time; once in a while is soon enough.
-        if at - self.colours.0 > 500.0 {
-            self.colours = (at, read_colours());
-        }
-        let _ = context.set_transform(1.0, 0.0, 0.0, 1.0, 0.0, 0.0);
-        context.clear_rect(0.0, 0.0, width, height);
-        let fit = (width / draw::WIDTH).min(height / draw::HEIGHT);
-        let (left, top) = ((width - fit * draw::WIDTH) / 2.0, (height - fit * draw::HEIGHT) / 2.0);
-        let _ = context.set_transform(fit, 0.0, 0.0, fit, left, top);
-        for family in draw::FAMILIES {
-            let name = draw::colour(family);
-            context.set_fill_style_str(self.colours.1.get(name).map_or("#888", String::as_str));
-            context.begin_path();
-            for (flight, progress) in self.playback.flights().filter(|(flight, _)| flight.kind.family() == family) {
-                // What does not arrive is lost on its way.
-                if progress > 0.5 && !self.arrives(flight.from, flight.to) {
-                    continue;
-                }
-                let ends = (draw::place_of(&self.placed, flight.from), draw::place_of(&self.placed, flight.to));
-                let (Some(from), Some(to)) = ends else { continue };
-                let radius = if family == qunlong_core::lift::Family::Membership { 3.5 } else { 6.5 };
-                for (behind, share) in [(0.0, 1.0), (0.05, 0.6), (0.1, 0.35)] {
-                    let point = draw::along(from, to, (progress - behind).max(0.0));
-                    context.move_to(point.x + radius * share, point.y);
-                    let _ = context.arc(point.x, point.y, radius * share, 0.0, std::f64::consts::TAU);
-                }
-            }
-            context.fill();
-        }
     }
 }
 
-fn read_colours() -> BTreeMap<&'static str, String> {
-    let root = window().document().and_then(|document| document.document_element());
-    let style = root.and_then(|root| window().get_computed_style(&root).ok().flatten());
-    let Some(style) = style else { return BTreeMap::new() };
-    draw::FAMILIES
-        .into_iter()
-        .map(|family| {
-            let name = draw::colour(family);
-            (name, style.get_property_value(name).unwrap_or_default().trim().to_owned())
-        })
-        .collect()
+/// Whether a message between the two has a chance, as far as this page knows.
+fn arrives(cuts: &BTreeSet<(NodeId, NodeId)>, members: &[Member], from: NodeId, to: NodeId) -> bool {
+    let cut = cuts.contains(&(from, to)) || cuts.contains(&(to, from));
+    !cut && members.iter().find(|member| member.id == to).is_none_or(Member::is_reachable)
 }
 
 /// Draws a frame and asks for the next one, which is itself.

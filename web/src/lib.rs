@@ -18,6 +18,8 @@ pub mod model;
 #[cfg(target_arch = "wasm32")]
 pub mod app;
 #[cfg(target_arch = "wasm32")]
+pub mod canvas;
+#[cfg(target_arch = "wasm32")]
 pub mod cluster;
 #[cfg(target_arch = "wasm32")]
 pub mod components;

@@ -13,6 +13,7 @@ use web_sys::HtmlCanvasElement;
 use yew::prelude::*;
 
 use crate::app::{Action, Screen, Selected, focus};
+use crate::canvas::Canvas;
 use crate::cluster::{Mode, World};
 use crate::components::{Confirm, badge, badges, state_mark, typed};
 use crate::draw::{self, FAMILIES, HEIGHT, Placed, WIDTH};
@@ -71,7 +72,7 @@ fn Picture(screen: &Screen) -> Html {
     {
         let (canvas, cluster) = (canvas.clone(), screen.cluster.clone());
         use_effect_with((), move |()| {
-            cluster.write().canvas = canvas.cast::<HtmlCanvasElement>();
+            cluster.write().canvas = canvas.cast::<HtmlCanvasElement>().map(Canvas::new);
             move || cluster.write().canvas = None
         });
     }
