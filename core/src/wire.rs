@@ -65,6 +65,13 @@ pub enum DecodeError {
     Malformed,
     /// Larger than the limit.
     TooLarge,
+    /// A frame of another cluster: the link was made while one side knew of none.
+    WrongCluster {
+        /// This node's.
+        mine: ClusterId,
+        /// The peer's.
+        theirs: ClusterId,
+    },
 }
 
 impl fmt::Display for DecodeError {
@@ -76,6 +83,9 @@ impl fmt::Display for DecodeError {
             }
             Self::Malformed => f.write_str("malformed bytes"),
             Self::TooLarge => write!(f, "larger than {} bytes", limits::FRAME_BYTES),
+            Self::WrongCluster { mine, theirs } => {
+                write!(f, "WRONG_CLUSTER: this node belongs to cluster {mine}, the peer to cluster {theirs}")
+            }
         }
     }
 }
@@ -168,12 +178,12 @@ impl FrameWriter {
     }
 }
 
-/// Splits a frame into its packets.
+/// Splits a frame into its packets. `mine` is this node's cluster, if it has one.
 ///
 /// # Errors
 ///
-/// If the frame is too large, of another version, or cut off.
-pub fn read_frame(bytes: &[u8]) -> Result<(Option<ClusterId>, Vec<Packet<'_>>), DecodeError> {
+/// If the frame is too large, of another version or cluster, or cut off.
+pub fn read_frame(bytes: &[u8], mine: Option<ClusterId>) -> Result<Vec<Packet<'_>>, DecodeError> {
     if bytes.len() > limits::FRAME_BYTES {
         return Err(DecodeError::TooLarge);
     }
@@ -182,14 +192,18 @@ pub fn read_frame(bytes: &[u8]) -> Result<(Option<ClusterId>, Vec<Packet<'_>>), 
         return Err(DecodeError::Version { mine: VERSION, theirs });
     }
     let (cluster, mut rest) = rest.split_first_chunk::<16>().ok_or(DecodeError::Malformed)?;
-    let cluster = (*cluster != [0; 16]).then_some(ClusterId(*cluster));
+    let theirs = (*cluster != [0; 16]).then_some(ClusterId(*cluster));
+    match (mine, theirs) {
+        (Some(mine), Some(theirs)) if mine != theirs => return Err(DecodeError::WrongCluster { mine, theirs }),
+        _ => (),
+    }
     let mut packets = Vec::new();
     while !rest.is_empty() {
         let (packet, after) = read_packet(rest)?;
         packets.push(packet);
         rest = after;
     }
-    Ok((cluster, packets))
+    Ok(packets)
 }
 
 fn read_packet(bytes: &[u8]) -> Result<(Packet<'_>, &[u8]), DecodeError> {
@@ -388,8 +402,7 @@ mod tests {
     #[test]
     fn a_frame_reads_back() {
         let bytes = frame();
-        let (cluster, packets) = read_frame(&bytes).expect("whole");
-        assert_eq!(cluster, Some(ClusterId([5; 16])));
+        let packets = read_frame(&bytes, Some(ClusterId([5; 16]))).expect("whole");
         assert_eq!(packets.len(), 3);
         assert_eq!(decode_message(packets[2].from, packets[2].body), Ok(message()));
     }
@@ -398,7 +411,7 @@ mod tests {
     fn another_version_is_named() {
         let mut bytes = frame();
         bytes[0] = 9;
-        assert_eq!(read_frame(&bytes), Err(DecodeError::Version { mine: VERSION, theirs: 9 }));
+        assert_eq!(read_frame(&bytes, None), Err(DecodeError::Version { mine: VERSION, theirs: 9 }));
     }
 
     #[test]
@@ -418,7 +431,7 @@ mod tests {
                 bytes[at] = rng.next_u64() as u8;
             }
             bytes.truncate(rng.below(bytes.len() as u64 + 1) as usize);
-            if let Ok((_, packets)) = read_frame(&bytes) {
+            if let Ok(packets) = read_frame(&bytes, None) {
                 for packet in packets {
                     let _ = decode_message(packet.from, packet.body);
                 }

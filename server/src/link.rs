@@ -257,6 +257,7 @@ async fn write<Out: Sink<Wire> + Unpin>(
     }
     let (code, reason) = match *closing.borrow() {
         Some(DecodeError::TooLarge) => (TOO_BIG, DecodeError::TooLarge.to_string()),
+        Some(error @ DecodeError::WrongCluster { .. }) => (REFUSED, error.to_string().chars().take(REASON).collect()),
         Some(error) => (BAD_FRAME, error.to_string()),
         None => (1_000, String::new()),
     };
@@ -311,17 +312,14 @@ fn from_axum(message: Result<axum::extract::ws::Message, axum::Error>) -> Option
 ///
 /// A peer speaks for itself; a server of the epoch also relays for others.
 ///
-/// A link may have been made while one side knew no cluster yet; if they turn out to differ, nothing passes.
+/// A link may have been made while one side knew no cluster yet; if they turn out to differ, it must not last.
 pub(crate) fn admit(
     frame: &[u8],
     peer: NodeId,
     may_relay: bool,
     mine: Option<ClusterId>,
 ) -> Result<Vec<Packet<'_>>, DecodeError> {
-    let (theirs, mut packets) = wire::read_frame(frame)?;
-    if matches!((mine, theirs), (Some(mine), Some(theirs)) if mine != theirs) {
-        return Ok(Vec::new());
-    }
+    let mut packets = wire::read_frame(frame, mine)?;
     let all = packets.len();
     packets.retain(|packet| packet.from == peer || may_relay);
     if packets.len() < all {
@@ -352,7 +350,7 @@ mod tests {
         frame.push(Packet { to: NodeId::small(1), from: NodeId::small(2), hops: 0, body: &[] });
         let frame = frame.finish();
         assert_eq!(admit(&frame, NodeId::small(2), true, Some(one)).expect("well formed").len(), 1);
-        assert_eq!(admit(&frame, NodeId::small(2), true, Some(other)).expect("well formed").len(), 0);
+        assert!(admit(&frame, NodeId::small(2), true, Some(other)).is_err());
         assert_eq!(admit(&frame, NodeId::small(2), true, None).expect("well formed").len(), 1);
     }
 }

@@ -485,11 +485,8 @@ impl Driver {
 
     /// A frame from a server: packets for this node.
     fn frame(&mut self, peer: NodeId, frame: &[u8]) -> Result<(), wire::DecodeError> {
-        let (theirs, packets) = wire::read_frame(frame)?;
         let mine = self.node.view().chosen.as_ref().map(|chosen| chosen.config.cluster);
-        if matches!((mine, theirs), (Some(mine), Some(theirs)) if mine != theirs) {
-            return Ok(());
-        }
+        let packets = wire::read_frame(frame, mine)?;
         let storage = self.node.view().chosen.as_ref().map(|chosen| &chosen.config.storage);
         let may_relay = storage.is_some_and(|storage| storage.contains_key(&peer));
         for packet in packets {

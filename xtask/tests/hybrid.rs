@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::browser::{Browser, Tab};
-use support::cluster::{Cluster, Process, agent, read, wait_for};
+use support::cluster::{Cluster, Process, agent, free_ports, read, wait_for};
 use tokio::time::sleep;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -244,10 +244,7 @@ struct Demo {
 
 impl Demo {
     fn start() -> Self {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        let port = listener.local_addr().expect("bound").port();
-        drop(listener);
-        Self::start_on(port)
+        Self::start_on(free_ports(3))
     }
 
     fn start_on(port: u16) -> Self {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
-use support::cluster::{Cluster, agent, read, wait_for};
+use support::cluster::{Cluster, agent, free_ports, read, wait_for};
 
 fn start() -> Cluster {
     xtask::build_server().expect("the server builds");
@@ -245,7 +245,7 @@ fn two_clusters_never_mix() {
     let (one, two) = (start(), start());
     let data = tempfile::tempdir().expect("a temporary folder");
     // A node of the first cluster is told to join the second as well.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
+    let port = free_ports(1);
     let mut child = std::process::Command::new(xtask::server_binary())
         .args(["node", "--listen", &format!("127.0.0.1:{port}"), "--join", &one.nodes[0].address, "--data"])
         .arg(data.path())

@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -31,7 +32,8 @@ impl Cluster {
     /// Starts three nodes that serve the dashboard, and waits until they are one cluster.
     pub fn start(web: Option<&Path>) -> Self {
         let data = tempfile::tempdir().expect("a temporary folder");
-        let addresses: Vec<String> = free_ports(3).into_iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        let first = free_ports(3);
+        let addresses: Vec<String> = (first..first + 3).map(|port| format!("127.0.0.1:{port}")).collect();
         let nodes = addresses
             .iter()
             .enumerate()
@@ -148,7 +150,18 @@ pub fn wait_for(what: &str, patience: Duration, mut holds: impl FnMut() -> bool)
     }
 }
 
-fn free_ports(count: usize) -> Vec<u16> {
-    let listeners: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
-    listeners.iter().map(|listener| listener.local_addr().expect("bound").port()).collect()
+/// The first of `count` ports in a row that nobody uses: below the range from which the system takes ports for
+/// outgoing connections, so that none of those can come in between, and never the same twice in one program.
+pub fn free_ports(count: u16) -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const FIRST: u16 = 10_000;
+    const SPAN: u16 = 20_000;
+    let start = (std::process::id() % 500) as u16 * 40;
+    for _ in 0..SPAN / count {
+        let port = FIRST + (start + NEXT.fetch_add(count, Ordering::Relaxed)) % SPAN;
+        if (port..port + count).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+            return port;
+        }
+    }
+    panic!("no {count} ports in a row are free");
 }
