@@ -202,8 +202,19 @@ impl Playback {
             };
             real_ms - at >= if waits { PATIENCE_MS } else { GATHER_MS }
         };
-        let (mut ready, rest): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.gathering).into_iter().partition(|(at, event)| is_ready(*at, event));
+        // What a coordinator did later in an operation waits for what it did before.
+        let mut held: BTreeMap<OpId, u64> = BTreeMap::new();
+        for (at, event) in &self.gathering {
+            if let Some(op) = coordinated(event).filter(|_| !is_ready(*at, event)) {
+                let first = held.entry(op).or_insert(event.seq);
+                *first = (*first).min(event.seq);
+            }
+        }
+        let is_next =
+            |event: &Event| coordinated(event).and_then(|op| held.get(&op)).is_none_or(|&first| event.seq < first);
+        let (mut ready, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.gathering)
+            .into_iter()
+            .partition(|(at, event)| is_ready(*at, event) && is_next(event));
         self.gathering = rest;
         ready.sort_by_key(|(_, event)| (event.at.wall, event.node, event.seq));
         for event in causally(ready.into_iter().map(|(_, event)| event).collect()) {
@@ -590,6 +601,28 @@ mod tests {
         play(&mut playback, 0.0, 300.0);
         let shown = &playback.operations()[0];
         assert_eq!((shown.acked.len(), &shown.end), (2, &Some(None)));
+    }
+
+    #[test]
+    fn done_is_not_shown_before_the_votes_that_made_it() {
+        let mut playback = Playback::default();
+        let op = OpId { node: NodeId::small(1), generation: Generation(1), seq: 1 };
+        let owners = vec![NodeId::small(2), NodeId::small(3)];
+        let began = KvEvent::Began { op, kind: OpKind::Put, key: "k".into(), owners, needed: 1 };
+        let counted = KvEvent::Counted { op, phase: Phase::Writing, from: NodeId::small(2), have: 1, needed: 1 };
+        // Node 2 tells us things, but not yet of the message that was counted.
+        playback.push(0.0, [event(2, 1, 0, Cause::Timer, EventKind::Started)]);
+        playback.push(0.0, [event(1, 1, 1, Cause::Timer, EventKind::Kv(began))]);
+        playback.push(0.0, [event(1, 2, 2, Cause::Message(message(2, 7)), EventKind::Kv(counted))]);
+        let finished = KvEvent::Finished { op, refusal: None };
+        playback.push(0.0, [event(1, 3, 3, Cause::Timer, EventKind::Kv(finished))]);
+        let mut at = 0.0;
+        while playback.operations().front().is_none_or(|operation| operation.end.is_none()) {
+            at += 16.0;
+            playback.frame(at);
+            assert!(at < 5_000.0, "it is shown at last");
+        }
+        assert_eq!(playback.operations()[0].acked.len(), 1);
     }
 
     #[test]
