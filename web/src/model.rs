@@ -22,7 +22,7 @@ pub const FLIGHT_MS: f64 = 700.0;
 /// Events of several nodes are collected so long before they are put in order by their clocks.
 const GATHER_MS: f64 = 120.0;
 /// An event whose cause a node has yet to tell us of waits for it so long.
-const PATIENCE_MS: f64 = 800.0;
+const PATIENCE_MS: f64 = 2_000.0;
 /// Events that wait to be shown; beyond it gossip is not shown at all, and beyond twice this nothing is.
 const WAITING: usize = 1_500;
 /// Messages in the air; further ones are not drawn.
@@ -190,10 +190,8 @@ impl Playback {
 
     /// Gives each gathered event its time: no earlier than what caused it has arrived.
     fn schedule(&mut self, real_ms: f64) {
-        let ripe = self.gathering.iter().filter(|(at, _)| real_ms - at >= GATHER_MS);
-        let told: BTreeSet<MessageId> = ripe.filter_map(|(_, event)| sent_message(event)).collect();
         let (arrivals, tellers) = (&self.arrivals, &self.tellers);
-        let is_ready = |at: f64, event: &Event| {
+        let is_ready = |at: f64, event: &Event, told: &BTreeSet<MessageId>| {
             let waits = match event.cause {
                 Cause::Message(message) => {
                     tellers.contains(&message.node) && !arrivals.contains_key(&message) && !told.contains(&message)
@@ -202,10 +200,23 @@ impl Playback {
             };
             real_ms - at >= if waits { PATIENCE_MS } else { GATHER_MS }
         };
+        // Messages whose sending is ready to be shown, and so on along the chain of causes.
+        let mut told: BTreeSet<MessageId> = BTreeSet::new();
+        loop {
+            let before = told.len();
+            for (at, event) in &self.gathering {
+                if let Some(message) = sent_message(event).filter(|_| is_ready(*at, event, &told)) {
+                    told.insert(message);
+                }
+            }
+            if told.len() == before {
+                break;
+            }
+        }
         // What a coordinator did later in an operation waits for what it did before.
         let mut held: BTreeMap<OpId, u64> = BTreeMap::new();
         for (at, event) in &self.gathering {
-            if let Some(op) = coordinated(event).filter(|_| !is_ready(*at, event)) {
+            if let Some(op) = coordinated(event).filter(|_| !is_ready(*at, event, &told)) {
                 let first = held.entry(op).or_insert(event.seq);
                 *first = (*first).min(event.seq);
             }
@@ -214,7 +225,7 @@ impl Playback {
             |event: &Event| coordinated(event).and_then(|op| held.get(&op)).is_none_or(|&first| event.seq < first);
         let (mut ready, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.gathering)
             .into_iter()
-            .partition(|(at, event)| is_ready(*at, event) && is_next(event));
+            .partition(|(at, event)| is_ready(*at, event, &told) && is_next(event));
         self.gathering = rest;
         ready.sort_by_key(|(_, event)| (event.at.wall, event.node, event.seq));
         for event in causally(ready.into_iter().map(|(_, event)| event).collect()) {
