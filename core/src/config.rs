@@ -83,11 +83,19 @@ pub struct KvConfig {
     pub retry: Duration,
     /// How often an owner compares a random other owner's partitions with its own.
     pub repair_interval: Duration,
+    /// How long a key has been deleted before its owners agree to forget it. Above [`limits::DEADLINE_MAX`], so that
+    /// no request that is still waiting can bring it back.
+    pub collect_after: Duration,
 }
 
 impl Default for KvConfig {
     fn default() -> Self {
-        Self { deadline: Duration::secs(2), retry: Duration::millis(400), repair_interval: Duration::secs(5) }
+        Self {
+            deadline: Duration::secs(2),
+            retry: Duration::millis(400),
+            repair_interval: Duration::secs(5),
+            collect_after: Duration::secs(60),
+        }
     }
 }
 

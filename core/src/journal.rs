@@ -31,7 +31,7 @@ use crate::lift::{Record, RecordKey};
 use crate::limits;
 
 /// The format's version, in every head.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 const CRC: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISCSI);
 const SEGMENT_MAGIC: [u8; 8] = *b"QUNLONGJ";
@@ -156,10 +156,10 @@ pub fn create(identity: &StorageIdentity, number: u64, records: &[Record]) -> (W
     (writer, bytes)
 }
 
-/// The latest record of each key, in the order of keys.
+/// The latest record of each key, in the order of keys, without those that only say that there is nothing any more.
 pub fn latest(records: impl IntoIterator<Item = Record>) -> Vec<Record> {
     let by_key: BTreeMap<RecordKey, Record> = records.into_iter().map(|record| (record.key(), record)).collect();
-    by_key.into_values().collect()
+    by_key.into_values().filter(|record| !record.is_removal()).collect()
 }
 
 impl Writer {
@@ -357,8 +357,9 @@ mod tests {
     use crate::bytes::Bytes;
     use crate::id::Generation;
     use crate::kv;
+    use crate::placement::Partition;
     use crate::rng::Rng;
-    use crate::version::Versions;
+    use crate::version::{Dot, Sibling, VersionVector, Versions};
 
     const IDENTITY: StorageIdentity = StorageIdentity { node: NodeId::small(1), incarnation: [7; 16] };
 
@@ -369,10 +370,10 @@ mod tests {
 
     fn large_key(n: u64, size: usize) -> Record {
         let mut versions = Versions::default();
-        let dot = crate::version::Dot { node: IDENTITY.node, counter: n + 1 };
+        let dot = Dot { node: IDENTITY.node, counter: n + 1 };
         let value = Some(Bytes::from(vec![n as u8; size]));
-        let sibling = crate::version::Sibling { dot, write: crate::id::WriteId([1; 16]), value };
-        versions.write(sibling, &crate::version::VersionVector::default());
+        let (write, context) = (crate::id::WriteId([1; 16]), VersionVector::default());
+        versions.write(Sibling { dot, write, context, value });
         Record::Kv(kv::Record::Key { counter: n + 1, key: Bytes::from(alloc::format!("large-{n}").as_str()), versions })
     }
 
@@ -472,9 +473,9 @@ mod tests {
         let whole = bytes.len();
         let value = Bytes::from(theirs);
         let mut versions = Versions::default();
-        let dot = crate::version::Dot { node: IDENTITY.node, counter: 1 };
-        let sibling = crate::version::Sibling { dot, write: crate::id::WriteId([1; 16]), value: Some(value) };
-        versions.write(sibling, &crate::version::VersionVector::default());
+        let dot = Dot { node: IDENTITY.node, counter: 1 };
+        let (write, context) = (crate::id::WriteId([1; 16]), VersionVector::default());
+        versions.write(Sibling { dot, write, context, value: Some(value) });
         bytes.extend(writer.batches(&[Record::Kv(kv::Record::Key { counter: 1, key: "k".into(), versions })]).concat());
         bytes.pop();
         assert_eq!(recover(&bytes, &IDENTITY).expect("a torn tail").length, whole);
@@ -492,6 +493,16 @@ mod tests {
         let newer = Record::Kv(kv::Record::Key { counter: 9, key: "key-1".into(), versions: Versions::default() });
         let kept = latest([key(1), key(2), newer.clone(), Record::Boot(Generation(1)), Record::Boot(Generation(2))]);
         assert_eq!(kept, vec![Record::Boot(Generation(2)), newer, key(2)]);
+    }
+
+    #[test]
+    fn a_removed_key_does_not_come_back_with_compaction() {
+        let (partition, round) = (Partition(0), crate::id::Round(1));
+        let collected = Record::Kv(kv::Record::Partition { partition, counter: 1, round, collected: Vec::new() });
+        let removed = Record::Kv(kv::Record::Removed { key: "key-1".into() });
+        let once = latest([key(1), key(2), collected.clone(), removed]);
+        assert_eq!(once, vec![key(2), collected]);
+        assert_eq!(latest(once.clone()), once);
     }
 
     #[test]

@@ -53,7 +53,7 @@ pub mod view;
 pub mod wire;
 
 pub use bytes::Bytes;
-pub use id::{ClusterId, Epoch, Generation, NodeId, OpId, RequestId, WriteId};
+pub use id::{ClusterId, Epoch, Generation, NodeId, OpId, RequestId, Round, WriteId};
 pub use lift::{Event, EventKind, Op, Outcome, Record};
 pub use node::{Input, Node};
 pub use outbox::{Output, PersistId};

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bytes::Bytes;
 use crate::id::{Generation, NodeId};
+use crate::placement::Partition;
 use crate::time::Duration;
 use crate::trace::MessageId;
 use crate::{kv, membership, topology};
@@ -48,6 +49,8 @@ pub enum RecordKey {
     Chosen,
     /// One key.
     Key(Bytes),
+    /// What is kept of a partition besides its keys.
+    Partition(Partition),
 }
 
 /// What a client may ask.
@@ -126,6 +129,7 @@ pub enum MessageKind {
     List,
     ListReply,
     Repair,
+    Collect,
 }
 
 /// Families of messages: one colour each.
@@ -141,7 +145,7 @@ pub enum Family {
     Write,
     /// Owners' acknowledgements.
     Acknowledge,
-    /// Repair between owners.
+    /// Repair between owners, and collection of deletes.
     Repair,
 }
 
@@ -157,7 +161,7 @@ impl MessageKind {
             Self::Read | Self::ReadReply | Self::List | Self::ListReply => Family::Read,
             Self::Mint | Self::Store => Family::Write,
             Self::Stored | Self::Refused => Family::Acknowledge,
-            Self::Repair => Family::Repair,
+            Self::Repair | Self::Collect => Family::Repair,
         }
     }
 }
@@ -191,6 +195,7 @@ impl Payload {
                 kv::Msg::List { .. } => MessageKind::List,
                 kv::Msg::ListReply { .. } => MessageKind::ListReply,
                 kv::Msg::Repair(_) => MessageKind::Repair,
+                kv::Msg::Collect(_) => MessageKind::Collect,
             },
         }
     }
@@ -204,8 +209,15 @@ impl Record {
             Self::Boot(_) => RecordKey::Boot,
             Self::Membership(record) => match *record {},
             Self::Topology(topology::Record::Chosen(_)) => RecordKey::Chosen,
-            Self::Kv(kv::Record::Key { key, .. }) => RecordKey::Key(key.clone()),
+            Self::Kv(kv::Record::Key { key, .. } | kv::Record::Removed { key }) => RecordKey::Key(key.clone()),
+            Self::Kv(kv::Record::Partition { partition, .. }) => RecordKey::Partition(*partition),
         }
+    }
+
+    /// Whether it only says that there is nothing any more: compaction drops it with what it replaced.
+    #[must_use]
+    pub fn is_removal(&self) -> bool {
+        matches!(self, Self::Kv(kv::Record::Removed { .. }))
     }
 }
 

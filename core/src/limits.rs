@@ -8,6 +8,9 @@ pub const KEY_BYTES: usize = 1 << 10;
 pub const VALUE_BYTES: usize = 64 << 10;
 /// Concurrent versions of a key at the owner that mints the next one. Beyond: `TOO_MANY_SIBLINGS`.
 pub const SIBLINGS: usize = 8;
+/// Superseded writes that a key remembers, so that a late copy of one does not come back. Beyond: the oldest is
+/// forgotten, and a copy of it that comes later than that appears as a sibling.
+pub const SUPERSEDED: usize = 8;
 /// Bytes of one frame on a link. Longer: the connection is closed, nobody else suffers.
 pub const FRAME_BYTES: usize = 1 << 20;
 /// Bytes of one message inside a frame; leaves room for the frame's own header.
@@ -36,6 +39,10 @@ pub const LIST_BYTES: usize = 256 << 10;
 pub const REPAIR_KEYS: usize = 512;
 /// Bytes of versions that one repair round pushes to a peer.
 pub const REPAIR_BYTES: usize = 256 << 10;
+/// Deleted keys that one round collects in a partition. The rest waits for the next.
+pub const COLLECT_KEYS: usize = 64;
+/// Bytes of their names, but for one that is longer alone.
+pub const COLLECT_BYTES: usize = 4 << 10;
 /// Messages that a node may send itself while handling one input. Beyond: a bug, and an assertion.
 pub const SETTLE: usize = 65_536;
 /// Messages and answers that wait for the disk. Beyond: data messages are dropped, requests refused as `OVERLOADED`.

@@ -50,6 +50,17 @@ impl Tally {
         Self { asked: asked.into_iter().collect(), answered: BTreeSet::new(), needed }
     }
 
+    /// Whether this one was asked.
+    #[must_use]
+    pub fn asks(&self, node: NodeId) -> bool {
+        self.asked.contains(&node)
+    }
+
+    /// Forgets all answers.
+    pub fn restart(&mut self) {
+        self.answered.clear();
+    }
+
     /// Counts an answer. False if `from` was not asked or has answered before.
     pub fn answer(&mut self, from: NodeId) -> bool {
         self.asked.contains(&from) && self.answered.insert(from)

@@ -4,7 +4,7 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::Epoch;
+use crate::id::{Epoch, Round};
 
 /// The answer to a request that was not done. See [`Refusal::is_definite`] for what may have happened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -31,6 +31,13 @@ pub enum Refusal {
         mine: Epoch,
         /// The request's.
         theirs: Epoch,
+    },
+    /// The message is from before the last collection of deletes in its partition.
+    StaleRound {
+        /// The replica's.
+        mine: Round,
+        /// The message's.
+        theirs: Round,
     },
     /// R or W below a majority, or above N.
     BadLevel {
@@ -63,6 +70,7 @@ impl Refusal {
             Self::TimeoutUnknown { .. } => "TIMEOUT_UNKNOWN",
             Self::NoEpoch => "NO_EPOCH",
             Self::WrongEpoch { .. } => "WRONG_EPOCH",
+            Self::StaleRound { .. } => "STALE_ROUND",
             Self::BadLevel { .. } => "BAD_LEVEL",
             Self::TooLarge { .. } => "TOO_LARGE",
             Self::TooManySiblings => "TOO_MANY_SIBLINGS",
@@ -99,6 +107,14 @@ impl fmt::Display for Refusal {
             }
             Self::WrongEpoch { mine, theirs } => {
                 write!(f, "the replica serves epoch {}, the request came from epoch {}; try again", mine.0, theirs.0)
+            }
+            Self::StaleRound { mine, theirs } => {
+                write!(
+                    f,
+                    "deletes were collected since the message was made: it is of round {}, the replica of round {}; \
+                     try again",
+                    theirs.0, mine.0
+                )
             }
             Self::BadLevel { replicas } => {
                 write!(

@@ -14,7 +14,7 @@ macro_rules! scenarios {
     )* };
 }
 
-scenarios!(first_write, siblings, minority, crash_and_return, refutation, tab_coordinates, bad_weather,);
+scenarios!(first_write, siblings, minority, crash_and_return, refutation, tab_coordinates, bad_weather, collection,);
 
 #[test]
 fn a_scenario_that_does_not_hold_says_where() {

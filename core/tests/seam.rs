@@ -9,8 +9,8 @@ use qunlong_core::quorum::Level;
 use qunlong_core::version::{Dot, VersionVector};
 use qunlong_core::wire::Envelope;
 use qunlong_core::{
-    Bytes, Duration, Generation, Input, Instant, Node, NodeId, Now, Op, Outcome, Output, PersistId, Record, Refusal,
-    RequestId, WallTime,
+    Bytes, Duration, Epoch, Generation, Input, Instant, Node, NodeId, Now, Op, OpId, Outcome, Output, PersistId,
+    Record, Refusal, RequestId, Round, WallTime, WriteId,
 };
 
 fn at(ms: u64) -> Now {
@@ -229,8 +229,8 @@ fn a_long_stall_of_the_disk_is_no_flood() {
     node.handle(at(400), put(1, WriteContext::Seen(VersionVector::default())));
     let (_, persisted) = drain(&mut node);
     for seq in 0..100_000 {
-        let op = qunlong_core::OpId { node: NodeId::small(2), generation: Generation(1), seq };
-        let payload = Payload::Kv(kv::Msg::Read { op, epoch: qunlong_core::Epoch(1), key: Bytes::from("k") });
+        let op = OpId { node: NodeId::small(2), generation: Generation(1), seq };
+        let payload = Payload::Kv(kv::Msg::Read { op, epoch: Epoch(1), round: Round(0), key: Bytes::from("k") });
         node.handle(
             at(401),
             Input::Message(Envelope { from: NodeId::small(2), generation: Generation(1), seq, payload }),
@@ -240,6 +240,97 @@ fn a_long_stall_of_the_disk_is_no_flood() {
     assert!(drain(&mut node).0.contains(&Output::Reply { id: RequestId(2), result: Err(Refusal::Overloaded) }));
     node.handle(at(500), Input::Persisted(persisted.expect("recorded")));
     assert_eq!(replies(&drain(&mut node).0), 1);
+}
+
+/// A node that is a cluster of its own, wrote a key, deleted it and has forgotten it; and all that it recorded.
+fn collected() -> (Node, Vec<Record>) {
+    let mut node = alone();
+    let mut records = vec![];
+    let mut settle = |node: &mut Node, ms| {
+        loop {
+            let (outputs, persisted) = drain(node);
+            let Some(persisted) = persisted else { break };
+            records.extend(outputs.into_iter().flat_map(|output| match output {
+                Output::Persist { records, .. } => records,
+                _ => vec![],
+            }));
+            node.handle(at(ms), Input::Persisted(persisted));
+        }
+    };
+    node.handle(at(400), put(1, WriteContext::Current));
+    settle(&mut node, 401);
+    let delete = kv::Op::Put {
+        key: Bytes::from("k"),
+        value: None,
+        context: WriteContext::Current,
+        write: None,
+        stored: Level::Majority,
+        within: None,
+    };
+    node.handle(at(500), Input::Request { id: RequestId(2), op: Op::Kv(delete) });
+    settle(&mut node, 501);
+    assert_eq!(node.store().len(), 1, "a delete is a version like any other");
+    for ms in (1_000..75_000).step_by(500) {
+        node.handle(at(ms), Input::Tick);
+        settle(&mut node, ms);
+    }
+    assert_eq!(node.store().len(), 0, "every owner held the delete for long enough");
+    (node, records)
+}
+
+fn from_n2(ms: u64, seq: u64, msg: kv::Msg, node: &mut Node) -> Vec<Output> {
+    let payload = Payload::Kv(msg);
+    node.handle(at(ms), Input::Message(Envelope { from: NodeId::small(2), generation: Generation(1), seq, payload }));
+    drain(node).0
+}
+
+#[test]
+fn what_was_under_way_before_a_collection_is_refused() {
+    let (mut node, _) = collected();
+    let op = OpId { node: NodeId::small(2), generation: Generation(1), seq: 1 };
+    let (key, context) = (Bytes::from("k"), VersionVector::default());
+    let write = kv::Write { id: WriteId([9; 16]), key: key.clone(), value: Some(Bytes::from("old")), context };
+    let mint = |round| kv::Msg::Mint { op, epoch: Epoch(1), round, write: write.clone() };
+    let refused = |outputs: &[Output]| {
+        outputs.iter().any(|output| match output {
+            Output::Send { message, .. } => matches!(
+                message.payload,
+                Payload::Kv(kv::Msg::Refused { refusal: Refusal::StaleRound { mine: Round(1), theirs: Round(0) }, .. })
+            ),
+            _ => false,
+        })
+    };
+    assert!(refused(&from_n2(76_000, 1, mint(Round(0)), &mut node)));
+    let (dot, versions) = (Dot { node: NodeId::small(2), counter: 1 }, qunlong_core::version::Versions::default());
+    let store = kv::Msg::Store { op, epoch: Epoch(1), round: Round(0), key, dot, versions };
+    assert!(refused(&from_n2(76_001, 2, store, &mut node)));
+    assert!(node.store().is_empty());
+    assert!(!refused(&from_n2(76_002, 3, mint(Round(1)), &mut node)));
+    assert_eq!(node.store().len(), 1);
+}
+
+#[test]
+fn a_put_that_does_not_know_the_round_is_minted_again() {
+    let (mut node, _) = collected();
+    node.handle(at(76_000), put(9, WriteContext::Seen(VersionVector::default())));
+    let (_, persisted) = drain(&mut node);
+    node.handle(at(76_001), Input::Persisted(persisted.expect("minted")));
+    assert_eq!(replies(&drain(&mut node).0), 1);
+    let dot = node.store().get(b"k").expect("written").siblings()[0].dot;
+    assert_eq!(dot.counter, 3, "counters go on where the collected key's dots ended");
+}
+
+#[test]
+fn a_restart_does_not_bring_back_what_was_collected() {
+    let (node, records) = collected();
+    let compacted = qunlong_core::journal::latest(records.clone());
+    for records in [records, compacted] {
+        let mut again = Node::restore(config(1), 8, records).expect("sound settings");
+        again.handle(at(0), Input::Tick);
+        assert_eq!(again.store().len(), 0);
+        let partition = qunlong_core::placement::Partition::of(b"k");
+        assert_eq!(again.store().round(partition), node.store().round(partition));
+    }
 }
 
 #[test]

@@ -323,6 +323,9 @@ pub fn refusal(language: Language, refusal: &Refusal) -> String {
         }
         Refusal::NoEpoch => "本节点还不属于任何集群；请用 --bootstrap 启动一个节点，或加入已有集群".to_owned(),
         Refusal::WrongEpoch { mine, theirs } => format!("副本处于纪元 {}，请求来自纪元 {}；请重试", mine.0, theirs.0),
+        Refusal::StaleRound { mine, theirs } => {
+            format!("消息发出之后删除记录已被清理：消息属于第 {} 轮，副本在第 {} 轮；请重试", theirs.0, mine.0)
+        }
         Refusal::BadLevel { replicas } => format!("共有 {replicas} 个副本，R 与 W 必须过半且不超过 {replicas}"),
         Refusal::TooLarge { limit } => format!("超过 {limit} 字节的上限"),
         Refusal::TooManySiblings => "并发版本太多；请先读取，再带着上下文写入".to_owned(),
@@ -334,8 +337,8 @@ pub fn refusal(language: Language, refusal: &Refusal) -> String {
     format!("{}：{what}", refusal.code())
 }
 
-/// Why there is no link or no node, as hosts and browsers tell it: a code, then a sentence in English. The codes that
-/// people meet have a sentence in Chinese, too.
+/// Why there is no link or no node, as hosts and browsers tell it: a code, then a sentence in English. Every code of
+/// ours has a sentence in Chinese, too; what a browser says in its own words is quoted.
 #[must_use]
 pub fn trouble(language: Language, text: &str) -> String {
     let code = text.split(':').next().unwrap_or_default();
@@ -350,9 +353,16 @@ pub fn trouble(language: Language, text: &str) -> String {
         (Language::Chinese, "CORRUPT_RECORD") => Some("日志已损坏，因此以新节点的身份回来"),
         (Language::Chinese, "DISK_FAILED") => Some("浏览器无法保存数据，节点已停止"),
         (Language::Chinese, "NO_IDENTITY") => Some("浏览器无法生成密钥"),
+        (Language::Chinese, "BAD_HANDSHAKE") => Some("对方的握手不合协议"),
+        (Language::Chinese, "BAD_CONFIG") => Some("节点的设置有误，无法启动"),
+        (Language::Chinese, "NO_WORKER") => Some("浏览器无法启动后台线程"),
         (Language::Chinese, _) => None,
     };
-    known.map_or_else(|| text.to_owned(), |known| format!("{code}：{known}"))
+    match (language, known) {
+        (_, Some(known)) => format!("{code}：{known}"),
+        (Language::English, None) => text.to_owned(),
+        (Language::Chinese, None) => format!("浏览器或对方的原话：{text}"),
+    }
 }
 
 /// An event as a sentence. `name` says what people call a node.
@@ -424,6 +434,10 @@ fn explain_english(who: &str, kind: &EventKind, name: &impl Fn(NodeId) -> String
             },
             KvEvent::Finished { refusal: None, .. } => format!("{who} has its quorum: done"),
             KvEvent::Finished { refusal: Some(refusal), .. } => format!("{who} gave up: {}", refusal.code()),
+            KvEvent::Collected { partition, round, keys } => format!(
+                "all owners hold the same deletes: {who} forgot {keys} keys; round {} of partition {} begins",
+                round.0, partition.0
+            ),
             KvEvent::Repaired { key, from } => {
                 format!("{who} was behind on “{key}”; {} brought it up to date", name(*from))
             }
@@ -481,6 +495,10 @@ fn explain_chinese(who: &str, kind: &EventKind, name: &impl Fn(NodeId) -> String
             },
             KvEvent::Finished { refusal: None, .. } => format!("{who} 达到法定票数：完成"),
             KvEvent::Finished { refusal: Some(refusal), .. } => format!("{who} 放弃：{}", refusal.code()),
+            KvEvent::Collected { partition, round, keys } => format!(
+                "所有所有者都持有相同的删除记录：{who} 忘掉 {keys} 个键，分区 {} 进入第 {} 轮",
+                partition.0, round.0
+            ),
             KvEvent::Repaired { key, from } => format!("{who} 的“{key}”落后了，由 {} 补齐", name(*from)),
         },
     }
@@ -493,7 +511,7 @@ mod tests {
     #[test]
     fn a_known_trouble_speaks_the_language_and_an_unknown_one_is_passed_on() {
         assert!(trouble(Language::Chinese, "WRONG_CLUSTER: the peer …").starts_with("WRONG_CLUSTER：对方"));
-        assert_eq!(trouble(Language::Chinese, "something else"), "something else");
+        assert_eq!(trouble(Language::Chinese, "something else"), "浏览器或对方的原话：something else");
         assert_eq!(trouble(Language::English, "WRONG_CLUSTER: x"), "WRONG_CLUSTER: x");
     }
 

@@ -334,9 +334,13 @@ impl Playback {
             }
             KvEvent::Counted { op, phase, from, .. } => {
                 if let Some(operation) = self.operation(*op) {
-                    match phase {
-                        Phase::Reading => operation.read.push(*from),
-                        Phase::Writing => operation.acked.push(*from),
+                    let counted = match phase {
+                        Phase::Reading => &mut operation.read,
+                        Phase::Writing => &mut operation.acked,
+                    };
+                    // A read that begins again in a later round counts its owners again.
+                    if !counted.contains(from) {
+                        counted.push(*from);
                     }
                 }
             }
@@ -350,7 +354,7 @@ impl Playback {
                     operation.end = Some(refusal.clone());
                 }
             }
-            KvEvent::Handed { .. } | KvEvent::Repaired { .. } => (),
+            KvEvent::Handed { .. } | KvEvent::Collected { .. } | KvEvent::Repaired { .. } => (),
         }
     }
 
@@ -490,7 +494,7 @@ fn coordinated(event: &Event) -> Option<OpId> {
         | KvEvent::Handed { op, .. }
         | KvEvent::Counted { op, .. }
         | KvEvent::Finished { op, .. } => Some(*op),
-        KvEvent::Minted { .. } | KvEvent::Repaired { .. } => None,
+        KvEvent::Minted { .. } | KvEvent::Collected { .. } | KvEvent::Repaired { .. } => None,
     }
 }
 

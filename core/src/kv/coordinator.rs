@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use super::replica::check_size;
 use super::{Event, Kv, Msg, Op, OpKind, Outcome, Phase, Timer, Write, WriteContext, repair};
 use crate::bytes::Bytes;
-use crate::id::{Epoch, NodeId, OpId, RequestId, WriteId};
+use crate::id::{Epoch, NodeId, OpId, RequestId, Round, WriteId};
 use crate::limits;
 use crate::placement::Partition;
 use crate::protocol::{Ctx, Effects};
@@ -22,6 +22,8 @@ pub(super) struct Coordinator {
     pending: BTreeMap<u64, Pending>,
     /// Counts operations; with the boot's generation it makes [`OpId`]s unique.
     seq: u64,
+    /// The latest collection rounds heard of. A guess to begin with: owners refuse a lower one and say theirs.
+    rounds: BTreeMap<Partition, Round>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -49,6 +51,8 @@ enum Work {
 struct Reading {
     key: Bytes,
     level: Level,
+    /// The round of the answers that are counted; those of a lower one may hold what was deleted long ago.
+    round: Round,
     tally: Tally,
     replies: BTreeMap<NodeId, Versions>,
 }
@@ -66,6 +70,9 @@ struct Put {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Writing {
     write: Write,
+    round: Round,
+    /// Set if a read has shown that an earlier attempt made the write: it is spread, and not made again.
+    found: Option<(Dot, Versions)>,
     owners: Vec<NodeId>,
     needed: u8,
     /// How often an owner was asked to mint.
@@ -81,9 +88,15 @@ struct Listing {
     prefix: Bytes,
     after: Option<Bytes>,
     limit: u32,
-    answered: BTreeSet<NodeId>,
-    entries: BTreeMap<Bytes, Versions>,
-    /// The smallest key at which an answer stopped: nothing is known for certain beyond it.
+    pages: BTreeMap<NodeId, Page>,
+}
+
+/// One owner's answer to a listing.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Page {
+    rounds: BTreeMap<Partition, Round>,
+    entries: Vec<(Bytes, Versions)>,
+    /// The key behind which nothing is known.
     stopped: Option<Bytes>,
 }
 
@@ -99,7 +112,7 @@ impl Coordinator {
         let deadline = cx.now.mono + within.unwrap_or(cx.config.kv.deadline).min(limits::DEADLINE_MAX);
         self.seq += 1;
         let seq = self.seq;
-        match Self::begin(cx, seq, op, fx) {
+        match self.begin(cx, seq, op, fx) {
             Ok(work) => {
                 let pending = Pending { id, epoch: cx.view.epoch(), deadline, handed_out: false, work };
                 self.wait(cx, seq, pending, fx);
@@ -116,19 +129,20 @@ impl Coordinator {
         self.pending.insert(seq, pending);
     }
 
-    fn begin(cx: &mut Ctx<'_>, seq: u64, op: Op, fx: &mut Effects<Kv>) -> Result<Work, Refusal> {
+    fn begin(&self, cx: &mut Ctx<'_>, seq: u64, op: Op, fx: &mut Effects<Kv>) -> Result<Work, Refusal> {
         let chosen = cx.view.chosen.as_ref().ok_or(Refusal::NoEpoch)?;
         Ok(match op {
             Op::Get { key, read, .. } => {
                 check_size(&key, None)?;
-                Work::Get(Reading::begin(cx, seq, OpKind::Get, key, read, fx)?)
+                let round = self.round(&key);
+                Work::Get(Reading::begin(cx, seq, OpKind::Get, (key, round), read, fx)?)
             }
             Op::Put { key, value, context, write, stored, .. } => {
                 check_size(&key, value.as_ref())?;
                 let id = write.unwrap_or_else(|| WriteId(cx.rng.next_bytes()));
                 let put = Put { id, key, value, context, level: stored };
                 needed(chosen, stored)?;
-                Self::begin_put(cx, seq, put, fx)?
+                self.begin_put(cx, seq, put, fx)?
             }
             Op::List { prefix, after, limit, .. } => {
                 Work::List(Listing::begin(cx, seq, prefix, after, limit.clamp(1, limits::LIST_KEYS), fx))
@@ -136,15 +150,16 @@ impl Coordinator {
         })
     }
 
-    fn begin_put(cx: &mut Ctx<'_>, seq: u64, put: Put, fx: &mut Effects<Kv>) -> Result<Work, Refusal> {
+    fn begin_put(&self, cx: &mut Ctx<'_>, seq: u64, put: Put, fx: &mut Effects<Kv>) -> Result<Work, Refusal> {
         let kind = if put.value.is_some() { OpKind::Put } else { OpKind::Delete };
+        let round = self.round(&put.key);
         match &put.context {
             WriteContext::Current => {
-                let reading = Reading::begin(cx, seq, kind, put.key.clone(), Level::Majority, fx)?;
+                let reading = Reading::begin(cx, seq, kind, (put.key.clone(), round), Level::Majority, fx)?;
                 Ok(Work::ReadThenPut(reading, put))
             }
             WriteContext::Seen(context) => {
-                let writing = Writing::new(cx, &put, context.clone())?;
+                let writing = Writing::new(cx, &put, round, context.clone())?;
                 began(cx, seq, kind, &put.key, &writing.owners, writing.needed, fx);
                 let mut writing = writing;
                 writing.hand_over(cx, seq, fx);
@@ -158,7 +173,7 @@ impl Coordinator {
         cx: &mut Ctx<'_>,
         from: NodeId,
         op: OpId,
-        versions: Versions,
+        (round, versions): (Round, Versions),
         fx: &mut Effects<Kv>,
     ) {
         let Some(pending) = self.matching(cx, op) else {
@@ -167,15 +182,16 @@ impl Coordinator {
         let (Work::Get(reading) | Work::ReadThenPut(reading, _)) = &mut pending.work else {
             return;
         };
-        if !versions.is_sound() || !reading.tally.answer(from) {
+        if !versions.is_sound() || !reading.take_in(cx, from, op, (round, versions), fx) {
             return;
         }
-        reading.replies.insert(from, versions);
-        counted(op, Phase::Reading, from, &reading.tally, fx);
-        if !reading.tally.reached() {
+        let (partition, reached) = (Partition::of(&reading.key), reading.tally.reached());
+        let moved = pending.epoch != cx.view.epoch();
+        self.learn(partition, round);
+        if !reached {
             return;
         }
-        if pending.epoch != cx.view.epoch() {
+        if moved {
             return self.start_over(cx, op.seq, fx);
         }
         let Some(pending) = self.pending.remove(&op.seq) else { return };
@@ -187,7 +203,7 @@ impl Coordinator {
                 finish(op, id, Ok(Outcome::Read { versions: versions.clone(), answered }), fx);
                 reading.repair(cx, &versions, fx);
             }
-            Work::ReadThenPut(reading, put) => match Writing::new(cx, &put, reading.merged().context().clone()) {
+            Work::ReadThenPut(reading, put) => match Writing::after(cx, &put, &reading) {
                 Ok(mut writing) => {
                     writing.hand_over(cx, op.seq, fx);
                     self.wait(cx, op.seq, Pending { work: Work::Put(writing, put), ..pending }, fx);
@@ -235,15 +251,7 @@ impl Coordinator {
         finish(op, id, Ok(Outcome::Written { dot, write, context, acked }), fx);
     }
 
-    pub(super) fn on_list_reply(
-        &mut self,
-        cx: &mut Ctx<'_>,
-        from: NodeId,
-        op: OpId,
-        entries: Vec<(Bytes, Versions)>,
-        stopped: Option<Bytes>,
-        fx: &mut Effects<Kv>,
-    ) {
+    pub(super) fn on_list_reply(&mut self, cx: &mut Ctx<'_>, from: NodeId, op: OpId, page: Page, fx: &mut Effects<Kv>) {
         let Some(Pending { id, epoch, work: Work::List(listing), .. }) = self.matching(cx, op) else {
             return;
         };
@@ -251,17 +259,17 @@ impl Coordinator {
         let Some(chosen) = &cx.view.chosen else {
             return;
         };
-        if !chosen.config.storage.contains_key(&from) || !listing.answered.insert(from) {
+        if !chosen.config.storage.contains_key(&from) {
             return;
         }
-        listing.take_in(entries, stopped);
+        listing.pages.insert(from, page);
         if !listing.is_complete(chosen) {
             return;
         }
         if epoch != cx.view.epoch() {
             return self.start_over(cx, op.seq, fx);
         }
-        let outcome = listing.outcome();
+        let outcome = listing.outcome(chosen);
         self.pending.remove(&op.seq);
         finish(op, id, Ok(outcome), fx);
     }
@@ -279,7 +287,10 @@ impl Coordinator {
         let Some(Pending { id, work: Work::Put(writing, _), .. }) = self.matching(cx, op) else {
             return;
         };
-        if writing.minter(writing.attempts) != from {
+        if let Refusal::StaleRound { mine, .. } = refusal {
+            return self.on_stale_round(cx, from, op, mine, fx);
+        }
+        if writing.found.is_some() || writing.minter(writing.attempts) != from {
             return;
         }
         let could_not_judge = matches!(
@@ -294,6 +305,25 @@ impl Coordinator {
             let id = *id;
             self.pending.remove(&op.seq);
             finish(op, id, Err(refusal), fx);
+        }
+    }
+
+    /// Deletes were collected since: the owner that was to mint is asked again; what was read before is read again.
+    fn on_stale_round(&mut self, cx: &mut Ctx<'_>, from: NodeId, op: OpId, round: Round, fx: &mut Effects<Kv>) {
+        let Some(Pending { work: Work::Put(writing, _), .. }) = self.pending.get_mut(&op.seq) else { return };
+        if round <= writing.round {
+            return;
+        }
+        let partition = Partition::of(&writing.write.key);
+        let found = writing.found.is_some();
+        writing.round = round;
+        if !found && writing.minter(writing.attempts) == from {
+            writing.attempts -= 1;
+            writing.hand_over(cx, op.seq, fx);
+        }
+        self.learn(partition, round);
+        if found {
+            self.start_over(cx, op.seq, fx);
         }
     }
 
@@ -318,7 +348,7 @@ impl Coordinator {
             Work::List(listing) => {
                 let needed =
                     cx.view.chosen.as_ref().map_or(0, |chosen| crate::quorum::majority(chosen.config.replicas));
-                Refusal::NoQuorum { answered: listing.answered.len() as u8, needed }
+                Refusal::NoQuorum { answered: listing.pages.len() as u8, needed }
             }
         };
         finish(op_id(cx, seq), pending.id, Err(refusal), fx);
@@ -332,8 +362,19 @@ impl Coordinator {
         self.pending.get_mut(&op.seq)
     }
 
-    /// The epoch moved while answers were collected: asks the new owners, under the same write id and deadline, and
-    /// under a new number, so that no answer of the old epoch is counted in the new one.
+    fn round(&self, key: &[u8]) -> Round {
+        self.rounds.get(&Partition::of(key)).copied().unwrap_or_default()
+    }
+
+    fn learn(&mut self, partition: Partition, round: Round) {
+        if round > Round::default() {
+            let known = self.rounds.entry(partition).or_default();
+            *known = round.max(*known);
+        }
+    }
+
+    /// The epoch moved, or what was read is from before a collection: asks the owners of now, under the same write id
+    /// and deadline, and under a new number, so that no answer to the old question is counted.
     fn start_over(&mut self, cx: &mut Ctx<'_>, old: u64, fx: &mut Effects<Kv>) {
         let Some(pending) = self.pending.remove(&old) else { return };
         fx.disarm(Timer::Deadline(old));
@@ -341,8 +382,10 @@ impl Coordinator {
         self.seq += 1;
         let (seq, id, deadline, handed_out) = (self.seq, pending.id, pending.deadline, pending.handed_out);
         let again = match pending.work {
-            Work::Get(reading) => Reading::begin(cx, seq, OpKind::Get, reading.key, reading.level, fx).map(Work::Get),
-            Work::ReadThenPut(_, put) | Work::Put(_, put) => Self::begin_put(cx, seq, put, fx),
+            Work::Get(reading) => {
+                Reading::begin(cx, seq, OpKind::Get, (reading.key, reading.round), reading.level, fx).map(Work::Get)
+            }
+            Work::ReadThenPut(_, put) | Work::Put(_, put) => self.begin_put(cx, seq, put, fx),
             Work::List(listing) => {
                 Ok(Work::List(Listing::begin(cx, seq, listing.prefix, listing.after, listing.limit, fx)))
             }
@@ -373,7 +416,7 @@ impl Reading {
         cx: &Ctx<'_>,
         seq: u64,
         kind: OpKind,
-        key: Bytes,
+        (key, round): (Bytes, Round),
         level: Level,
         fx: &mut Effects<Kv>,
     ) -> Result<Self, Refusal> {
@@ -382,17 +425,47 @@ impl Reading {
         let owners = chosen.placement.owners_of(&key);
         began(cx, seq, kind, &key, owners, needed, fx);
         let tally = Tally::new(owners.iter().copied(), needed);
-        let reading = Self { key, level, tally, replies: BTreeMap::new() };
+        let reading = Self { key, level, round, tally, replies: BTreeMap::new() };
         reading.ask(cx, seq, fx);
         Ok(reading)
     }
 
     /// Asks every owner that has not answered yet.
     fn ask(&self, cx: &Ctx<'_>, seq: u64, fx: &mut Effects<Kv>) {
-        let read = Msg::Read { op: op_id(cx, seq), epoch: cx.view.epoch(), key: self.key.clone() };
+        let read = Msg::Read { op: op_id(cx, seq), epoch: cx.view.epoch(), round: self.round, key: self.key.clone() };
         // A question; the answers wait for durability.
         fx.send_all_now(self.tally.silent(), read);
         fx.arm(cx.config.kv.retry, Timer::Retry(seq));
+    }
+
+    /// Counts an answer. One of a higher round makes all earlier ones void, and their owners are asked again, which
+    /// tells them of the round.
+    fn take_in(
+        &mut self,
+        cx: &Ctx<'_>,
+        from: NodeId,
+        op: OpId,
+        (round, versions): (Round, Versions),
+        fx: &mut Effects<Kv>,
+    ) -> bool {
+        if round < self.round || !self.tally.asks(from) {
+            return false;
+        }
+        let voided = round > self.round && !self.replies.is_empty();
+        if voided {
+            self.tally.restart();
+            self.replies.clear();
+        }
+        self.round = round;
+        if !self.tally.answer(from) {
+            return false;
+        }
+        self.replies.insert(from, versions);
+        counted(op, Phase::Reading, from, &self.tally, fx);
+        if voided && !self.tally.reached() {
+            self.ask(cx, op.seq, fx);
+        }
+        true
     }
 
     fn merged(&self) -> Versions {
@@ -406,14 +479,28 @@ impl Reading {
     fn repair(self, cx: &Ctx<'_>, merged: &Versions, fx: &mut Effects<Kv>) {
         for (owner, versions) in self.replies {
             if versions != *merged {
-                repair::push_merged(cx, owner, self.key.clone(), merged.clone(), fx);
+                repair::push_merged(cx, owner, self.round, (self.key.clone(), merged.clone()), fx);
             }
         }
     }
 }
 
 impl Writing {
-    fn new(cx: &Ctx<'_>, put: &Put, context: VersionVector) -> Result<Self, Refusal> {
+    /// The second half of a plain put: supersedes what was read, and leaves it to an owner that holds all of that. If
+    /// what was read holds the write itself, an earlier attempt has made it.
+    fn after(cx: &Ctx<'_>, put: &Put, reading: &Reading) -> Result<Self, Refusal> {
+        let merged = reading.merged();
+        let mut writing = Self::new(cx, put, reading.round, merged.context().clone())?;
+        let is_behind = |owner: &NodeId| reading.replies.get(owner).is_none_or(|held| *held != merged);
+        writing.owners.sort_by_key(is_behind);
+        if let Some(dot) = merged.dot_of(put.id) {
+            writing.write.context = merged.seen_by(put.id);
+            writing.found = Some((dot, merged));
+        }
+        Ok(writing)
+    }
+
+    fn new(cx: &Ctx<'_>, put: &Put, round: Round, context: VersionVector) -> Result<Self, Refusal> {
         let chosen = cx.view.chosen.as_ref().ok_or(Refusal::NoEpoch)?;
         let mut owners = chosen.placement.owners_of(&put.key).to_vec();
         // The nearest first, those that seem dead last: a hint about where to begin, and no more.
@@ -421,6 +508,8 @@ impl Writing {
         let write = Write { id: put.id, key: put.key.clone(), value: put.value.clone(), context };
         Ok(Self {
             write,
+            round,
+            found: None,
             owners,
             needed: needed(chosen, put.level)?,
             attempts: 0,
@@ -432,11 +521,24 @@ impl Writing {
     /// Asks the next owner in turn to mint. One that has the write already sends it around again.
     fn hand_over(&mut self, cx: &Ctx<'_>, seq: u64, fx: &mut Effects<Kv>) {
         self.attempts += 1;
-        let (op, to, attempt) = (op_id(cx, seq), self.minter(self.attempts), self.attempts);
-        // A write that is handed on is the client's; it reveals nothing of what this node holds.
-        fx.send_now(to, Msg::Mint { op, epoch: cx.view.epoch(), write: self.write.clone() });
         fx.arm(cx.config.kv.retry, Timer::Retry(seq));
+        if let Some((dot, versions)) = self.found.clone() {
+            return self.spread(cx, seq, dot, versions, fx);
+        }
+        let (op, to, attempt) = (op_id(cx, seq), self.minter(self.attempts), self.attempts);
+        let mint = Msg::Mint { op, epoch: cx.view.epoch(), round: self.round, write: self.write.clone() };
+        // A write that is handed on is the client's; it reveals nothing of what this node holds.
+        fx.send_now(to, mint);
         fx.trace(|| Event::Handed { op, to, attempt });
+    }
+
+    /// Brings a write that was found, with all that was read beside it, to the owners that have not confirmed it.
+    fn spread(&self, cx: &Ctx<'_>, seq: u64, dot: Dot, versions: Versions, fx: &mut Effects<Kv>) {
+        let confirmed = |owner: &NodeId| self.acked.get(&dot).is_some_and(|tally| tally.answered().contains(owner));
+        let silent: Vec<NodeId> = self.owners.iter().copied().filter(|owner| !confirmed(owner)).collect();
+        let (op, epoch, key) = (op_id(cx, seq), cx.view.epoch(), self.write.key.clone());
+        // It was durable with the owners that answered the read.
+        fx.send_all_now(silent, Msg::Store { op, epoch, round: self.round, key, dot, versions });
     }
 
     fn minter(&self, attempt: u32) -> NodeId {
@@ -451,58 +553,78 @@ impl Listing {
             let needed = crate::quorum::majority(chosen.config.replicas);
             began(cx, seq, OpKind::List, &prefix, &storage, needed, fx);
         }
-        let (answered, entries) = (BTreeSet::new(), BTreeMap::new());
-        let listing = Self { prefix, after, limit, answered, entries, stopped: None };
+        let listing = Self { prefix, after, limit, pages: BTreeMap::new() };
         listing.ask(cx, seq, fx);
         listing
     }
 
-    /// Asks every storage member that has not answered yet.
+    /// Asks every storage member that has not answered yet, or whose answer is too old somewhere to count.
     fn ask(&self, cx: &Ctx<'_>, seq: u64, fx: &mut Effects<Kv>) {
         let Some(chosen) = &cx.view.chosen else {
             return;
         };
-        let silent = chosen.config.storage.keys().copied().filter(|node| !self.answered.contains(node));
+        let missing = chosen.config.storage.keys().copied().filter(|&node| {
+            !self.pages.contains_key(&node) || self.owned(chosen, node).any(|partition| !self.counts(node, partition))
+        });
         let (op, epoch, limit) = (op_id(cx, seq), cx.view.epoch(), self.limit);
         let list = Msg::List { op, epoch, prefix: self.prefix.clone(), after: self.after.clone(), limit };
         // A question; the answers wait for durability.
-        fx.send_all_now(silent, list);
+        fx.send_all_now(missing, list);
         fx.arm(cx.config.kv.retry, Timer::Retry(seq));
     }
 
-    fn take_in(&mut self, entries: Vec<(Bytes, Versions)>, stopped: Option<Bytes>) {
-        for (key, versions) in entries {
-            if versions.is_sound() && key.starts_with(&self.prefix) {
-                self.entries.entry(key).or_default().merge(&versions);
-            }
-        }
-        self.stopped = match (self.stopped.take(), stopped) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
+    fn owned<'a>(&self, chosen: &'a Chosen, node: NodeId) -> impl Iterator<Item = Partition> + use<'a> {
+        Partition::all().filter(move |&partition| chosen.placement.owners(partition).contains(&node))
     }
 
-    /// Whether a majority of every partition's owners has answered.
+    /// Whether a node's answer counts for a partition: no other answer is of a higher round there.
+    fn counts(&self, node: NodeId, partition: Partition) -> bool {
+        let highest = self.pages.values().map(|page| page.round(partition)).max();
+        self.pages.get(&node).is_some_and(|page| Some(page.round(partition)) == highest)
+    }
+
+    /// Whether answers of a majority of every partition's owners count.
     fn is_complete(&self, chosen: &Chosen) -> bool {
         let needed = usize::from(crate::quorum::majority(chosen.config.replicas));
         Partition::all().all(|partition| {
             let owners = chosen.placement.owners(partition);
-            owners.iter().filter(|owner| self.answered.contains(owner)).count() >= needed
+            owners.iter().filter(|&&owner| self.counts(owner, partition)).count() >= needed
         })
     }
 
-    fn outcome(&self) -> Outcome {
-        let certain = |key: &Bytes| self.stopped.as_ref().is_none_or(|stopped| key <= stopped);
+    fn outcome(&self, chosen: &Chosen) -> Outcome {
+        // Nothing is known for certain behind the smallest key at which an answer stopped.
+        let stopped = self.pages.values().filter_map(|page| page.stopped.as_ref()).min();
+        let mut entries: BTreeMap<&Bytes, Versions> = BTreeMap::new();
+        for (&node, page) in &self.pages {
+            let owned: BTreeSet<Partition> =
+                self.owned(chosen, node).filter(|&partition| self.counts(node, partition)).collect();
+            for (key, versions) in page.entries.iter().filter(|(key, _)| owned.contains(&Partition::of(key))) {
+                let certain = stopped.is_none_or(|stopped| key <= stopped);
+                if certain && versions.is_sound() && key.starts_with(&self.prefix) {
+                    entries.entry(key).or_default().merge(versions);
+                }
+            }
+        }
         let limit = self.limit as usize;
-        let mut page: Vec<(&Bytes, &Versions)> = self.entries.iter().filter(|(key, _)| certain(key)).collect();
-        let next = if page.len() > limit { Some(page[limit - 1].0.clone()) } else { self.stopped.clone() };
-        page.truncate(limit);
-        let entries = page
-            .into_iter()
-            .filter(|(_, versions)| versions.values().next().is_some())
-            .map(|(key, versions)| (key.clone(), versions.clone()))
-            .collect();
-        Outcome::Listed { entries, next, answered: self.answered.iter().copied().collect() }
+        let next = entries.keys().nth(limit - 1).filter(|_| entries.len() > limit).copied().or(stopped).cloned();
+        let page = entries.into_iter().take(limit).filter(|(_, versions)| versions.values().next().is_some());
+        let entries = page.map(|(key, versions)| (key.clone(), versions)).collect();
+        Outcome::Listed { entries, next, answered: self.pages.keys().copied().collect() }
+    }
+}
+
+impl Page {
+    pub(super) fn new(
+        rounds: Vec<(Partition, Round)>,
+        entries: Vec<(Bytes, Versions)>,
+        stopped: Option<Bytes>,
+    ) -> Self {
+        Self { rounds: rounds.into_iter().collect(), entries, stopped }
+    }
+
+    fn round(&self, partition: Partition) -> Round {
+        self.rounds.get(&partition).copied().unwrap_or_default()
     }
 }
 

@@ -25,11 +25,15 @@
 //! **Outcomes**: done; refused (nothing happened and nothing will); unknown, once a write was handed out and its
 //! deadline passed. Retries carry the write id, and an owner that has the write does not mint it again.
 //!
-//! **Not here**: linearizable reads (see the registers), collection of deletes, hints for owners that are down.
-//! What an owner missed is found by reads and by comparison (`repair.rs`).
+//! **Rounds**: what carries data carries the collection round of its partition, and an owner refuses a lower one: it
+//! may hold a value whose delete all owners have forgotten since (`collect.rs`).
+//!
+//! **Not here**: linearizable reads (see the registers), hints for owners that are down. What an owner missed is found
+//! by reads and by comparison (`repair.rs`).
 //!
 //! Sources: DeCandia et al., "Dynamo", 2007; Preguiça et al., "Dotted version vectors", 2012.
 
+mod collect;
 mod coordinator;
 mod repair;
 mod replica;
@@ -40,14 +44,15 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::bytes::Bytes;
-use crate::id::{Epoch, NodeId, OpId, RequestId, WriteId};
+use crate::id::{Epoch, NodeId, OpId, RequestId, Round, WriteId};
 use crate::placement::Partition;
 use crate::protocol::{Ctx, Effects, Protocol};
 use crate::quorum::Level;
 use crate::refusal::Refusal;
 use crate::time::Duration;
 use crate::version::{Dot, VersionVector, Versions};
-use coordinator::Coordinator;
+use collect::Collector;
+use coordinator::{Coordinator, Page};
 pub use store::Store;
 
 /// The state of one node's keys: what it stores as an owner, and what it coordinates.
@@ -55,6 +60,7 @@ pub use store::Store;
 pub struct Kv {
     store: Store,
     coordinator: Coordinator,
+    collector: Collector,
 }
 
 /// What a write supersedes.
@@ -88,6 +94,8 @@ pub enum Msg {
         op: OpId,
         /// The coordinator's epoch.
         epoch: Epoch,
+        /// The latest round that the coordinator knows of.
+        round: Round,
         /// The key.
         key: Bytes,
     },
@@ -95,6 +103,8 @@ pub enum Msg {
     ReadReply {
         /// The operation.
         op: OpId,
+        /// The owner's round.
+        round: Round,
         /// What the owner holds, durably.
         versions: Versions,
     },
@@ -104,6 +114,8 @@ pub enum Msg {
         op: OpId,
         /// The coordinator's epoch.
         epoch: Epoch,
+        /// The latest round that the coordinator knows of.
+        round: Round,
         /// The write.
         write: Write,
     },
@@ -113,11 +125,13 @@ pub enum Msg {
         op: OpId,
         /// The coordinator's epoch.
         epoch: Epoch,
+        /// The round that the versions are from.
+        round: Round,
         /// The key.
         key: Bytes,
         /// The dot that is being stored.
         dot: Dot,
-        /// The minting owner's whole merged set.
+        /// The minting owner's whole merged set; or, of a write that turns out to be there already, all that was read.
         versions: Versions,
     },
     /// I hold the dot durably.
@@ -153,6 +167,8 @@ pub enum Msg {
     ListReply {
         /// The operation.
         op: OpId,
+        /// The owner's rounds, where they are not the first.
+        rounds: Vec<(Partition, Round)>,
         /// Keys in order, each with what the owner holds.
         entries: Vec<(Bytes, Versions)>,
         /// If set, the owner stopped behind this key and may hold more.
@@ -160,6 +176,8 @@ pub enum Msg {
     },
     /// Repair between owners.
     Repair(repair::Msg),
+    /// Collection of deletes.
+    Collect(collect::Msg),
 }
 
 /// Timers, by the coordinator's number of the operation where there is one.
@@ -171,6 +189,8 @@ pub enum Timer {
     Retry(u64),
     /// Compare with another owner.
     Repair,
+    /// Collect deletes.
+    Collect,
 }
 
 /// What an owner keeps.
@@ -184,6 +204,22 @@ pub enum Record {
         key: Bytes,
         /// Everything known of it.
         versions: Versions,
+    },
+    /// A collection round has begun.
+    Partition {
+        /// Of which partition.
+        partition: Partition,
+        /// Its counter of own dots.
+        counter: u64,
+        /// The round.
+        round: Round,
+        /// The keys that were collected, with their digests.
+        collected: Vec<(Bytes, u64)>,
+    },
+    /// A key was collected. Replaces the key's record.
+    Removed {
+        /// The key.
+        key: Bytes,
     },
 }
 
@@ -336,6 +372,15 @@ pub enum Event {
         /// `None` for done, else why not.
         refusal: Option<Refusal>,
     },
+    /// All owners held the same deletes, and this one has forgotten them.
+    Collected {
+        /// Of which partition.
+        partition: Partition,
+        /// The round that began with it.
+        round: Round,
+        /// Keys forgotten here.
+        keys: u32,
+    },
     /// A replica was behind and took in what it had missed.
     Repaired {
         /// The key.
@@ -362,26 +407,31 @@ impl Protocol for Kv {
     type Event = Event;
 
     fn on_start(&mut self, cx: &mut Ctx<'_>, fx: &mut Effects<Self>) {
+        self.store.start(cx.now.mono);
         repair::arm(cx, fx);
+        collect::arm(cx, fx);
     }
 
     fn on_message(&mut self, cx: &mut Ctx<'_>, from: NodeId, msg: Msg, fx: &mut Effects<Self>) {
         match msg {
-            Msg::Read { op, epoch, key } => self.store.on_read(cx, op, epoch, &key, fx),
-            Msg::Mint { op, epoch, write } => self.store.on_mint(cx, op, epoch, write, fx),
-            Msg::Store { op, epoch, key, dot, versions } => {
-                self.store.on_store(cx, (op, epoch), key, dot, &versions, fx);
+            Msg::Read { op, epoch, round, key } => self.store.on_read(cx, (op, epoch, round), &key, fx),
+            Msg::Mint { op, epoch, round, write } => self.store.on_mint(cx, (op, epoch, round), write, fx),
+            Msg::Store { op, epoch, round, key, dot, versions } => {
+                self.store.on_store(cx, from, (op, epoch, round), key, (dot, &versions), fx);
             }
             Msg::List { op, epoch, prefix, after, limit } => {
                 self.store.on_list(cx, (op, epoch), &prefix, after.as_ref(), limit, fx);
             }
-            Msg::ReadReply { op, versions } => self.coordinator.on_read_reply(cx, from, op, versions, fx),
+            Msg::ReadReply { op, round, versions } => {
+                self.coordinator.on_read_reply(cx, from, op, (round, versions), fx);
+            }
             Msg::Stored { op, dot, context } => self.coordinator.on_stored(cx, from, op, (dot, context), fx),
-            Msg::ListReply { op, entries, stopped } => {
-                self.coordinator.on_list_reply(cx, from, op, entries, stopped, fx);
+            Msg::ListReply { op, rounds, entries, stopped } => {
+                self.coordinator.on_list_reply(cx, from, op, Page::new(rounds, entries, stopped), fx);
             }
             Msg::Refused { op, refusal } => self.coordinator.on_refused(cx, from, op, refusal, fx),
             Msg::Repair(msg) => repair::on_message(&mut self.store, cx, from, msg, fx),
+            Msg::Collect(msg) => self.collector.on_message(&mut self.store, cx, from, msg, fx),
         }
     }
 
@@ -390,6 +440,7 @@ impl Protocol for Kv {
             Timer::Deadline(seq) => self.coordinator.on_deadline(cx, seq, fx),
             Timer::Retry(seq) => self.coordinator.on_retry(cx, seq, fx),
             Timer::Repair => repair::on_timer(&self.store, cx, fx),
+            Timer::Collect => self.collector.on_timer(&self.store, cx, fx),
         }
     }
 
@@ -404,9 +455,7 @@ impl Protocol for Kv {
     }
 
     fn restore(&mut self, record: Record) {
-        match record {
-            Record::Key { counter, key, versions } => self.store.restore(Partition::of(&key), counter, key, versions),
-        }
+        self.store.restore(record);
     }
 }
 
@@ -428,6 +477,9 @@ impl core::fmt::Display for Event {
             }
             Self::Finished { op, refusal: None } => write!(f, "finished {}", op.seq),
             Self::Finished { op, refusal: Some(refusal) } => write!(f, "finished {}: {}", op.seq, refusal.code()),
+            Self::Collected { partition, round, keys } => {
+                write!(f, "forgot {keys} deleted keys of partition {}, round {} begins", partition.0, round.0)
+            }
             Self::Repaired { key, from } => {
                 write!(f, "was behind on {key:?}, brought up to date by {from}")
             }

@@ -1,24 +1,26 @@
 //! Comparison between owners: what one missed, the other brings.
 //!
 //! ```text
-//!   A ── Compare(digest of each partition both own) ──▶ B
+//!   A ── Compare(round and digest of each partition both own) ──▶ B
 //!   A ◀── Differ(partitions) ── B
 //!   A ── KeysOf(partition, after) ──▶ B ── Keys(key digests, page by page) ──▶ A
 //!   A ── Push(what B lacks or has otherwise) ──▶ B         A ── Fetch(keys) ──▶ B ── Push ──▶ A
 //! ```
 //!
+//! Where the rounds differ, the one behind is first brought up (`collect.rs`), and what it pushes meanwhile is refused.
+//!
 //! Pushing merges, so it is harmless at any time and in any order; nothing here is ever counted toward a quorum.
 //! The tree has two levels, partitions and keys; digests are kept up to date with each write at no extra cost.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
 use super::replica::{check_epoch, is_acceptable};
-use super::{Event, Kv, Store, Timer};
+use super::{Event, Kv, Store, Timer, collect};
 use crate::bytes::Bytes;
-use crate::id::{Epoch, NodeId};
+use crate::id::{Epoch, NodeId, Round};
 use crate::limits;
 use crate::placement::Partition;
 use crate::protocol::{Ctx, Effects};
@@ -38,7 +40,7 @@ pub enum Msg {
         /// The sender's epoch.
         epoch: Epoch,
         /// One for each partition that both own.
-        digests: Vec<(Partition, u64)>,
+        digests: Vec<(Partition, Round, u64)>,
     },
     /// Mine are different for these.
     Differ {
@@ -65,6 +67,8 @@ pub enum Msg {
     },
     /// Send me these.
     Fetch {
+        /// The partition.
+        partition: Partition,
         /// The keys.
         keys: Vec<Bytes>,
     },
@@ -72,6 +76,10 @@ pub enum Msg {
     Push {
         /// The sender's epoch.
         epoch: Epoch,
+        /// The partition of all the keys.
+        partition: Partition,
+        /// The round that the versions are from.
+        round: Round,
         /// Keys with what the sender holds.
         entries: Vec<(Bytes, Versions)>,
     },
@@ -92,7 +100,8 @@ pub(super) fn on_link_up(cx: &Ctx<'_>, peer: NodeId, fx: &mut Effects<Kv>) {
 
 pub(super) fn on_timer(store: &Store, cx: &mut Ctx<'_>, fx: &mut Effects<Kv>) {
     if let Some(peer) = choose_peer(cx) {
-        let digests = shared_partitions(cx, peer).map(|partition| (partition, store.digest_of(partition))).collect();
+        let of = |partition| (partition, store.round(partition), store.digest_of(partition));
+        let digests = shared_partitions(cx, peer).map(of).collect();
         send(fx, peer, Msg::Compare { epoch: cx.view.epoch(), digests });
     }
     arm(cx, fx);
@@ -104,8 +113,15 @@ pub(super) fn on_message(store: &mut Store, cx: &mut Ctx<'_>, from: NodeId, msg:
             if check_epoch(cx, epoch).is_err() {
                 return;
             }
-            let differing = digests.into_iter().filter(|(partition, digest)| store.digest_of(*partition) != *digest);
-            let partitions: Vec<Partition> = differing.map(|(partition, _)| partition).collect();
+            let shared: BTreeSet<Partition> = shared_partitions(cx, from).collect();
+            let mut partitions = Vec::new();
+            for (partition, round, digest) in digests.into_iter().filter(|(partition, ..)| shared.contains(partition)) {
+                if round != store.round(partition) {
+                    collect::settle_round(store, cx, from, partition, round, fx);
+                } else if digest != store.digest_of(partition) {
+                    partitions.push(partition);
+                }
+            }
             if !partitions.is_empty() {
                 send(fx, from, Msg::Differ { partitions });
             }
@@ -136,12 +152,12 @@ pub(super) fn on_message(store: &mut Store, cx: &mut Ctx<'_>, from: NodeId, msg:
                 send(fx, from, Msg::KeysOf { partition, after: Some(last) });
             }
         }
-        Msg::Fetch { keys } => push(store, cx, from, keys.into_iter(), fx),
-        Msg::Push { epoch, entries } => {
-            if check_epoch(cx, epoch).is_err() {
+        Msg::Fetch { partition, keys } => push(store, cx, from, partition, keys.into_iter(), fx),
+        Msg::Push { epoch, partition, round, entries } => {
+            if check_epoch(cx, epoch).is_err() || store.check_round(cx, partition, round, fx).is_err() {
                 return;
             }
-            for (key, versions) in entries {
+            for (key, versions) in entries.into_iter().filter(|(key, _)| Partition::of(key) == partition) {
                 take_in(store, cx, from, key, &versions, fx);
             }
         }
@@ -149,8 +165,15 @@ pub(super) fn on_message(store: &mut Store, cx: &mut Ctx<'_>, from: NodeId, msg:
 }
 
 /// Sends a replica that answered a read what the others knew better.
-pub(super) fn push_merged(cx: &Ctx<'_>, to: NodeId, key: Bytes, versions: Versions, fx: &mut Effects<Kv>) {
-    send(fx, to, Msg::Push { epoch: cx.view.epoch(), entries: alloc::vec![(key, versions)] });
+pub(super) fn push_merged(
+    cx: &Ctx<'_>,
+    to: NodeId,
+    round: Round,
+    (key, versions): (Bytes, Versions),
+    fx: &mut Effects<Kv>,
+) {
+    let (epoch, partition) = (cx.view.epoch(), Partition::of(&key));
+    send(fx, to, Msg::Push { epoch, partition, round, entries: alloc::vec![(key, versions)] });
 }
 
 /// Compares a page of the peer's keys with the same stretch of ours.
@@ -173,17 +196,24 @@ fn exchange(
         mine.iter().filter(|(key, digest)| theirs.get(**key) != Some(digest)).map(|(key, _)| (*key).clone()).collect();
     let to_fetch: Vec<Bytes> =
         theirs.iter().filter(|(key, digest)| mine.get(key) != Some(digest)).map(|(key, _)| key.clone()).collect();
-    push(store, cx, from, to_push.into_iter(), fx);
+    push(store, cx, from, partition, to_push.into_iter(), fx);
     if !to_fetch.is_empty() {
-        send(fx, from, Msg::Fetch { keys: to_fetch });
+        send(fx, from, Msg::Fetch { partition, keys: to_fetch });
     }
 }
 
 /// Pushes keys until the round's budget is used up.
-fn push(store: &Store, cx: &Ctx<'_>, to: NodeId, keys: impl Iterator<Item = Bytes>, fx: &mut Effects<Kv>) {
+fn push(
+    store: &Store,
+    cx: &Ctx<'_>,
+    to: NodeId,
+    partition: Partition,
+    keys: impl Iterator<Item = Bytes>,
+    fx: &mut Effects<Kv>,
+) {
     let mut budget = limits::REPAIR_BYTES;
     let mut entries = Vec::new();
-    for key in keys {
+    for key in keys.filter(|key| Partition::of(key) == partition) {
         let Some(versions) = store.get(&key) else {
             continue;
         };
@@ -196,7 +226,8 @@ fn push(store: &Store, cx: &Ctx<'_>, to: NodeId, keys: impl Iterator<Item = Byte
         entries.push((key, versions.clone()));
     }
     if !entries.is_empty() {
-        send(fx, to, Msg::Push { epoch: cx.view.epoch(), entries });
+        let (epoch, round) = (cx.view.epoch(), store.round(partition));
+        send(fx, to, Msg::Push { epoch, partition, round, entries });
     }
 }
 

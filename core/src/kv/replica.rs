@@ -2,9 +2,9 @@
 
 use alloc::vec::Vec;
 
-use super::{Event, Kv, Msg, Record, Store, Write};
+use super::{Event, Kv, Msg, Record, Store, Write, collect};
 use crate::bytes::Bytes;
-use crate::id::{Epoch, NodeId, OpId};
+use crate::id::{Epoch, NodeId, OpId, Round};
 use crate::limits;
 use crate::placement::Partition;
 use crate::protocol::{Ctx, Effects};
@@ -12,21 +12,37 @@ use crate::refusal::Refusal;
 use crate::version::{Dot, Sibling, VersionVector, Versions};
 
 impl Store {
-    pub(super) fn on_read(&self, cx: &Ctx<'_>, op: OpId, epoch: Epoch, key: &Bytes, fx: &mut Effects<Kv>) {
+    pub(super) fn on_read(
+        &self,
+        cx: &Ctx<'_>,
+        (op, epoch, round): (OpId, Epoch, Round),
+        key: &Bytes,
+        fx: &mut Effects<Kv>,
+    ) {
         match check_owner(cx, epoch, key) {
             Ok(()) => {
+                let partition = Partition::of(key);
+                if round > self.round(partition) {
+                    collect::catch_up(self, cx, partition, round, fx);
+                }
                 let versions = self.get(key).cloned().unwrap_or_default();
-                fx.send(op.node, Msg::ReadReply { op, versions });
+                fx.send(op.node, Msg::ReadReply { op, round: self.round(partition), versions });
             }
             Err(refusal) => refuse(op, refusal, fx),
         }
     }
 
-    pub(super) fn on_mint(&mut self, cx: &Ctx<'_>, op: OpId, epoch: Epoch, write: Write, fx: &mut Effects<Kv>) {
+    pub(super) fn on_mint(
+        &mut self,
+        cx: &Ctx<'_>,
+        (op, epoch, round): (OpId, Epoch, Round),
+        write: Write,
+        fx: &mut Effects<Kv>,
+    ) {
         let Write { id, key, value, context } = write;
-        let asked = context.clone();
         let minted = check_owner(cx, epoch, &key).and_then(|()| {
             check_size(&key, value.as_ref())?;
+            self.check_round(cx, Partition::of(&key), round, fx)?;
             let mut versions = self.get(&key).cloned().unwrap_or_default();
             if let Some(dot) = versions.dot_of(id) {
                 return Ok((dot, versions));
@@ -41,18 +57,17 @@ impl Store {
                 return Err(Refusal::TooManySiblings);
             }
             let dot = Dot { node: cx.me, counter: counter.checked_add(1).ok_or(Refusal::InvalidContext)? };
-            versions.write(Sibling { dot, write: id, value }, &context);
+            versions.write(Sibling { dot, write: id, context, value });
             self.keep(cx, key.clone(), versions.clone(), fx);
             Ok((dot, versions))
         });
         match minted {
             Ok((dot, versions)) => {
-                let stands_alone = versions.siblings().len() == 1;
-                let seen = if stands_alone { versions.context().clone() } else { asked };
-                fx.send(op.node, Msg::Stored { op, dot, context: Some(seen) });
+                fx.send(op.node, Msg::Stored { op, dot, context: Some(versions.seen_by(id)) });
                 let others = other_owners(cx, &key);
                 if !others.is_empty() {
-                    fx.send_all(others, Msg::Store { op, epoch, key: key.clone(), dot, versions });
+                    let round = self.round(Partition::of(&key));
+                    fx.send_all(others, Msg::Store { op, epoch, round, key: key.clone(), dot, versions });
                 }
                 fx.trace(|| Event::Minted { op, key, dot });
             }
@@ -63,13 +78,20 @@ impl Store {
     pub(super) fn on_store(
         &mut self,
         cx: &Ctx<'_>,
-        (op, epoch): (OpId, Epoch),
+        from: NodeId,
+        (op, epoch, round): (OpId, Epoch, Round),
         key: Bytes,
-        dot: Dot,
-        theirs: &Versions,
+        (dot, theirs): (Dot, &Versions),
         fx: &mut Effects<Kv>,
     ) {
         if let Err(refusal) = check_owner(cx, epoch, &key) {
+            return refuse(op, refusal, fx);
+        }
+        let partition = Partition::of(&key);
+        if let Err(refusal) = self.check_round(cx, partition, round, fx) {
+            if other_owners(cx, &key).contains(&from) {
+                collect::settle_round(self, cx, from, partition, round, fx);
+            }
             return refuse(op, refusal, fx);
         }
         if !is_acceptable(&key, theirs) || !theirs.context().covers(dot) {
@@ -103,7 +125,25 @@ impl Store {
             }
             entries.push((key.clone(), versions.clone()));
         }
-        fx.send(op.node, Msg::ListReply { op, entries, stopped });
+        fx.send(op.node, Msg::ListReply { op, rounds: self.rounds().collect(), entries, stopped });
+    }
+
+    /// Refuses what is from before the last collection, and looks for a later one that somebody else knows of.
+    pub(super) fn check_round(
+        &self,
+        cx: &Ctx<'_>,
+        partition: Partition,
+        theirs: Round,
+        fx: &mut Effects<Kv>,
+    ) -> Result<(), Refusal> {
+        let mine = self.round(partition);
+        if theirs < mine {
+            return Err(Refusal::StaleRound { mine, theirs });
+        }
+        if theirs > mine {
+            collect::catch_up(self, cx, partition, theirs, fx);
+        }
+        Ok(())
     }
 
     /// Merges what a peer knows of a key and keeps the result if that was news. Returns what is held now.
@@ -116,7 +156,7 @@ impl Store {
     }
 
     fn keep(&mut self, cx: &Ctx<'_>, key: Bytes, versions: Versions, fx: &mut Effects<Kv>) {
-        let counter = self.put(cx.me, key.clone(), versions.clone());
+        let counter = self.put(cx.me, cx.now.mono, key.clone(), versions.clone());
         fx.persist(Record::Key { counter, key, versions });
     }
 }

@@ -1,12 +1,15 @@
 //! What an owner holds: per partition a counter of its own dots, a digest, and the keys.
 
 use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 use core::ops::Bound;
 
+use super::Record;
 use crate::bytes::Bytes;
 use crate::hash::hash_of;
-use crate::id::NodeId;
+use crate::id::{NodeId, Round};
 use crate::placement::Partition;
+use crate::time::Instant;
 use crate::version::Versions;
 
 /// All keys of one node, in memory.
@@ -23,6 +26,12 @@ pub(super) struct Shard {
     /// XOR of the entries' digests: equal on two owners that hold the same.
     digest: u64,
     keys: BTreeMap<Bytes, Entry>,
+    /// The deleted ones among them, with the time since when this boot has known.
+    deleted: BTreeMap<Bytes, Instant>,
+    /// Counts the collections of deletes, never lowered.
+    round: Round,
+    /// What the last one collected, for an owner that missed it.
+    collected: Vec<(Bytes, u64)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -73,20 +82,88 @@ impl Store {
     }
 
     /// Replaces what is held of a key and raises the partition's counter; returns the counter.
-    pub(super) fn put(&mut self, me: NodeId, key: Bytes, versions: Versions) -> u64 {
+    pub(super) fn put(&mut self, me: NodeId, now: Instant, key: Bytes, versions: Versions) -> u64 {
         let shard = self.shards.entry(Partition::of(&key)).or_default();
         // A peer may know dots of this node that are newer than the ones it remembers minting for another key of
         // the partition; it must never mint one of them again.
         shard.counter = shard.counter.max(versions.context().counter(me));
-        shard.put(key, versions);
+        shard.put(key, versions, now);
         shard.counter
     }
 
     /// Takes over a durable record.
-    pub(super) fn restore(&mut self, partition: Partition, counter: u64, key: Bytes, versions: Versions) {
+    pub(super) fn restore(&mut self, record: Record) {
+        match record {
+            Record::Key { counter, key, versions } => {
+                let shard = self.shards.entry(Partition::of(&key)).or_default();
+                shard.counter = shard.counter.max(counter);
+                shard.put(key, versions, Instant::default());
+            }
+            Record::Partition { partition, counter, round, collected } => {
+                let shard = self.shards.entry(partition).or_default();
+                shard.counter = shard.counter.max(counter);
+                (shard.round, shard.collected) = (round, collected);
+            }
+            Record::Removed { key } => {
+                self.shards.entry(Partition::of(&key)).or_default().remove(&key);
+            }
+        }
+    }
+
+    /// The boot begins: deletes that were restored count as new.
+    pub(super) fn start(&mut self, now: Instant) {
+        self.shards.values_mut().flat_map(|shard| shard.deleted.values_mut()).for_each(|since| *since = now);
+    }
+
+    /// The collection round that a partition is in.
+    #[must_use]
+    pub fn round(&self, partition: Partition) -> Round {
+        self.shards.get(&partition).map_or(Round::default(), |shard| shard.round)
+    }
+
+    /// The rounds of all partitions where deletes were ever collected.
+    pub(super) fn rounds(&self) -> impl Iterator<Item = (Partition, Round)> {
+        let collected = self.shards.iter().filter(|(_, shard)| shard.round > Round::default());
+        collected.map(|(&partition, shard)| (partition, shard.round))
+    }
+
+    /// What the partition's last round collected.
+    pub(super) fn collected(&self, partition: Partition) -> &[(Bytes, u64)] {
+        self.shards.get(&partition).map(|shard| shard.collected.as_slice()).unwrap_or_default()
+    }
+
+    /// Partitions that hold deleted keys.
+    pub(super) fn with_deletes(&self) -> impl Iterator<Item = Partition> {
+        self.shards.iter().filter(|(_, shard)| !shard.deleted.is_empty()).map(|(&partition, _)| partition)
+    }
+
+    /// The deleted keys of a partition, with their digests, and since when this boot has known.
+    pub(super) fn deletes(&self, partition: Partition) -> impl Iterator<Item = (&Bytes, u64, Instant)> {
+        let shard = self.shards.get(&partition);
+        shard.into_iter().flat_map(|shard| {
+            shard.deleted.iter().filter_map(|(key, &since)| Some((key, shard.keys.get(key)?.digest, since)))
+        })
+    }
+
+    /// Whether exactly this delete is held.
+    pub(super) fn holds_delete(&self, partition: Partition, key: &Bytes, digest: u64) -> bool {
+        self.shards.get(&partition).is_some_and(|shard| shard.holds_delete(key, digest))
+    }
+
+    /// Begins a round: forgets those of `keys` that are still held just so, and returns them.
+    pub(super) fn begin_round(&mut self, partition: Partition, round: Round, keys: Vec<(Bytes, u64)>) -> Vec<Bytes> {
         let shard = self.shards.entry(partition).or_default();
-        shard.counter = shard.counter.max(counter);
-        shard.put(key, versions);
+        let held = keys.iter().filter(|(key, digest)| shard.holds_delete(key, *digest));
+        let removed: Vec<Bytes> = held.map(|(key, _)| key.clone()).collect();
+        removed.iter().for_each(|key| shard.remove(key));
+        (shard.round, shard.collected) = (round, keys);
+        removed
+    }
+
+    /// What is to be kept of a partition besides its keys.
+    pub(super) fn partition_record(&self, partition: Partition) -> Record {
+        let (counter, round) = (self.counter(partition), self.round(partition));
+        Record::Partition { partition, counter, round, collected: self.collected(partition).to_vec() }
     }
 
     /// The keys of a partition behind `after`, with their digests.
@@ -116,12 +193,28 @@ impl Store {
 }
 
 impl Shard {
-    fn put(&mut self, key: Bytes, versions: Versions) {
+    fn put(&mut self, key: Bytes, versions: Versions, now: Instant) {
         let digest = hash_of(&(&key, &versions));
         self.digest ^= digest;
+        if versions.is_deleted() {
+            self.deleted.entry(key.clone()).or_insert(now);
+        } else {
+            self.deleted.remove(&key);
+        }
         if let Some(before) = self.keys.insert(key, Entry { versions, digest }) {
             self.digest ^= before.digest;
         }
+    }
+
+    fn remove(&mut self, key: &Bytes) {
+        self.deleted.remove(key);
+        if let Some(before) = self.keys.remove(key) {
+            self.digest ^= before.digest;
+        }
+    }
+
+    fn holds_delete(&self, key: &Bytes, digest: u64) -> bool {
+        self.deleted.contains_key(key) && self.keys.get(key).is_some_and(|entry| entry.digest == digest)
     }
 }
 

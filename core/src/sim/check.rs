@@ -1,24 +1,49 @@
 //! Judges of client histories. They know what clients asked and were told, and nothing of the nodes.
 
 use alloc::collections::{BTreeMap, BTreeSet};
-use alloc::vec::Vec;
 use core::fmt;
 
 use crate::bytes::Bytes;
 use crate::id::WriteId;
-use crate::version::{Dot, Versions};
+use crate::limits;
+use crate::version::{Dot, VersionVector, Versions};
 
 /// What clients did to one key of the quorum mode.
 #[derive(Clone, Debug, Default)]
 pub struct History {
     keys: BTreeMap<Bytes, KeyHistory>,
+    /// Counts what happened, so that *before* has a meaning.
+    clock: usize,
+    collects: bool,
 }
 
 #[derive(Clone, Debug, Default)]
 struct KeyHistory {
-    /// Every write that was asked for, whether or not it was answered, with what its client had seen.
-    asked: BTreeMap<WriteId, Option<BTreeSet<Dot>>>,
-    acked: Vec<(WriteId, Dot)>,
+    /// Every write that was asked for, whether or not it was answered.
+    writes: BTreeMap<WriteId, Written>,
+}
+
+/// What a client knows of a key when it writes.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// What the cluster says that it has seen, which is what its write names.
+    pub context: VersionVector,
+    /// The writes whose values it was really shown, or wrote.
+    pub writes: BTreeSet<WriteId>,
+}
+
+/// One write, whatever became of it.
+#[derive(Clone, Debug)]
+struct Written {
+    /// When it was first asked for.
+    asked: usize,
+    /// What its client had seen; `None` for a plain put, which supersedes what is there when it runs.
+    seen: Option<Seen>,
+    deletes: bool,
+    /// When its client was first told that it is done.
+    acked: Option<usize>,
+    /// The dots that were acknowledged: more than one where a retry was.
+    dots: BTreeSet<Dot>,
 }
 
 /// What must not be.
@@ -38,6 +63,13 @@ pub enum Violation {
         /// The write's dot.
         dot: Dot,
     },
+    /// A write is current although another that had seen it was acknowledged.
+    Resurrected {
+        /// The key.
+        key: Bytes,
+        /// The dot under which it stands there.
+        dot: Dot,
+    },
     /// A value is there that nobody wrote.
     Invented {
         /// The key.
@@ -54,28 +86,46 @@ impl fmt::Display for Violation {
             Self::AckedWriteOverwritten { key, dot } => {
                 write!(f, "acked write ({}, {}) of {key:?} was overwritten by nobody who saw it", dot.node, dot.counter)
             }
+            Self::Resurrected { key, dot } => {
+                write!(f, "({}, {}) of {key:?} stands there although it was superseded", dot.node, dot.counter)
+            }
             Self::Invented { key } => write!(f, "{key:?} has a value that nobody wrote"),
         }
     }
 }
 
 impl History {
-    /// A client asks for a write. `seen` are the versions whose values it was shown, or wrote, before it asked;
-    /// `None` for a plain put, which may supersede anything that was there when it ran. Not the context: that is what
-    /// the cluster claims the client saw, and is on trial here.
-    pub fn asked(&mut self, key: &Bytes, write: WriteId, seen: Option<BTreeSet<Dot>>) {
-        self.keys.entry(key.clone()).or_default().asked.insert(write, seen);
+    /// An empty history. `collects` says that the cluster forgets deleted keys while it is judged: then what a delete
+    /// may have ended need not be remembered.
+    #[must_use]
+    pub fn new(collects: bool) -> Self {
+        Self { collects, ..Self::default() }
+    }
+
+    /// A client asks for a write, for the first time or again. `seen` is `None` for a plain put, which may supersede
+    /// anything that was there when it ran.
+    pub fn asked(&mut self, key: &Bytes, write: WriteId, seen: Option<Seen>, deletes: bool) {
+        self.clock += 1;
+        let asked = self.clock;
+        let history = self.keys.entry(key.clone()).or_default();
+        history.writes.entry(write).or_insert(Written { asked, seen, deletes, acked: None, dots: BTreeSet::new() });
     }
 
     /// A client was told that its write is done.
     pub fn acked(&mut self, key: &Bytes, write: WriteId, dot: Dot) {
-        self.keys.entry(key.clone()).or_default().acked.push((write, dot));
+        self.clock += 1;
+        let now = self.clock;
+        let written = self.keys.get_mut(key).and_then(|history| history.writes.get_mut(&write));
+        if let Some(written) = written {
+            written.acked.get_or_insert(now);
+            written.dots.insert(dot);
+        }
     }
 
     /// Acknowledged writes so far.
     #[must_use]
     pub fn acked_count(&self) -> usize {
-        self.keys.values().map(|key| key.acked.len()).sum()
+        self.keys.values().flat_map(|key| key.writes.values()).filter(|written| written.acked.is_some()).count()
     }
 
     /// The keys that were written.
@@ -92,16 +142,31 @@ impl History {
         let Some(history) = self.keys.get(key) else {
             return if read.siblings().is_empty() { Ok(()) } else { Err(Violation::Invented { key: key.clone() }) };
         };
-        if read.siblings().iter().any(|sibling| !history.asked.contains_key(&sibling.write)) {
-            return Err(Violation::Invented { key: key.clone() });
-        }
-        for &(write, dot) in &history.acked {
-            if !read.context().covers(dot) {
-                return Err(Violation::AckedWriteForgotten { key: key.clone(), dot });
+        for sibling in read.siblings() {
+            let Some(written) = history.writes.get(&sibling.write) else {
+                return Err(Violation::Invented { key: key.clone() });
+            };
+            // An owner may forget a delete that another brings back; what is deleted stays so.
+            let harmless = self.collects && written.deletes;
+            // A late second copy is told from a new write only while the key remembers the first.
+            let remembered = written.dots.contains(&sibling.dot) || history.writes.len() <= limits::SUPERSEDED;
+            if !harmless && remembered && history.was_superseded(sibling.write, written, sibling.dot) {
+                return Err(Violation::Resurrected { key: key.clone(), dot: sibling.dot });
             }
-            let current = read.siblings().iter().any(|sibling| sibling.dot == dot || sibling.write == write);
-            if !current && !history.may_supersede(write, dot) {
-                return Err(Violation::AckedWriteOverwritten { key: key.clone(), dot });
+        }
+        for (&write, written) in &history.writes {
+            let current = read.siblings().iter().any(|sibling| sibling.write == write);
+            for &dot in &written.dots {
+                let key = key.clone();
+                if self.collects && history.may_be_collected(write, written) {
+                    continue;
+                }
+                if !read.context().covers(dot) {
+                    return Err(Violation::AckedWriteForgotten { key, dot });
+                }
+                if !current && !history.may_be_superseded(write) {
+                    return Err(Violation::AckedWriteOverwritten { key, dot });
+                }
             }
         }
         Ok(())
@@ -109,11 +174,28 @@ impl History {
 }
 
 impl KeyHistory {
-    fn may_supersede(&self, write: WriteId, dot: Dot) -> bool {
-        self.asked
-            .iter()
-            .filter(|(other, _)| **other != write)
-            .any(|(_, seen)| seen.as_ref().is_none_or(|seen| seen.contains(&dot)))
+    fn others(&self, write: WriteId) -> impl Iterator<Item = &Written> {
+        self.writes.iter().filter(move |(other, _)| **other != write).map(|(_, other)| other)
+    }
+
+    /// Whether any write that was ever asked for may have superseded this one: its client was shown this one. What
+    /// its context says does not excuse it; that is on trial here.
+    fn may_be_superseded(&self, write: WriteId) -> bool {
+        self.others(write).any(|other| other.seen.as_ref().is_none_or(|seen| seen.writes.contains(&write)))
+    }
+
+    /// Whether a write that is known to have happened must have superseded this one, which now stands there as `dot`:
+    /// its context covers this one, or it is a plain put that began when this one was done.
+    fn was_superseded(&self, write: WriteId, written: &Written, dot: Dot) -> bool {
+        self.others(write).filter(|other| other.acked.is_some()).any(|other| match &other.seen {
+            Some(seen) => written.dots.iter().chain([&dot]).any(|&dot| seen.context.covers(dot)),
+            None => written.acked.is_some_and(|acked| acked < other.asked),
+        })
+    }
+
+    /// Whether the key may have been deleted after this write, directly or by a chain of writes.
+    fn may_be_collected(&self, write: WriteId, written: &Written) -> bool {
+        written.deletes || self.others(write).any(|other| other.deletes)
     }
 }
 
@@ -121,20 +203,20 @@ impl KeyHistory {
 mod tests {
     use super::*;
     use crate::id::NodeId;
-    use crate::version::{Sibling, VersionVector};
+    use crate::version::Sibling;
 
     const DOT: Dot = Dot { node: NodeId::small(1), counter: 1 };
 
     fn written(dot: Dot, write: WriteId) -> Versions {
         let mut versions = Versions::default();
-        versions.write(Sibling { dot, write, value: None }, &VersionVector::default());
+        versions.write(Sibling { dot, write, context: VersionVector::default(), value: None });
         versions
     }
 
     #[test]
     fn a_forgotten_write_is_noticed() {
         let (mut history, key, write) = (History::default(), Bytes::from("k"), WriteId([1; 16]));
-        history.asked(&key, write, None);
+        history.asked(&key, write, None, false);
         history.acked(&key, write, DOT);
         assert_eq!(history.check_read(&key, &written(DOT, write)), Ok(()));
         let forgotten = Violation::AckedWriteForgotten { key: key.clone(), dot: DOT };
@@ -145,20 +227,50 @@ mod tests {
     fn a_write_lost_to_one_that_never_saw_it_is_noticed() {
         let (mut history, key) = (History::default(), Bytes::from("k"));
         let (first, second) = (WriteId([1; 16]), WriteId([2; 16]));
-        history.asked(&key, first, None);
+        history.asked(&key, first, None, false);
         history.acked(&key, first, DOT);
-        history.asked(&key, second, Some(BTreeSet::new()));
+        history.asked(&key, second, Some(Seen::default()), false);
         let mut read = written(DOT, first);
         let all = read.context().clone();
-        read.write(Sibling { dot: Dot { counter: 2, ..DOT }, write: second, value: None }, &all);
+        read.write(Sibling { dot: Dot { counter: 2, ..DOT }, write: second, context: all, value: None });
         let lost = Violation::AckedWriteOverwritten { key: key.clone(), dot: DOT };
         assert_eq!(history.check_read(&key, &read), Err(lost));
     }
 
     #[test]
+    fn a_superseded_write_that_stands_there_again_is_noticed() {
+        let (mut history, key) = (History::default(), Bytes::from("k"));
+        let (first, second) = (WriteId([1; 16]), WriteId([2; 16]));
+        history.asked(&key, first, None, false);
+        history.acked(&key, first, DOT);
+        history.asked(&key, second, None, false);
+        let newer = Dot { counter: 2, ..DOT };
+        history.acked(&key, second, newer);
+        let mut read = written(DOT, first);
+        let all = read.context().clone();
+        read.write(Sibling { dot: newer, write: second, context: all.clone(), value: None });
+        assert_eq!(history.check_read(&key, &read), Ok(()));
+
+        let mut zombie = written(Dot { node: NodeId::small(2), counter: 1 }, first);
+        zombie.write(Sibling { dot: newer, write: second, context: all, value: None });
+        let back = Violation::Resurrected { key: key.clone(), dot: Dot { node: NodeId::small(2), counter: 1 } };
+        assert_eq!(history.check_read(&key, &zombie), Err(back));
+    }
+
+    #[test]
+    fn only_a_delete_excuses_that_a_write_is_forgotten() {
+        let (mut history, key) = (History::new(true), Bytes::from("k"));
+        history.asked(&key, WriteId([1; 16]), None, false);
+        history.acked(&key, WriteId([1; 16]), DOT);
+        assert!(history.check_read(&key, &Versions::default()).is_err());
+        history.asked(&key, WriteId([2; 16]), None, true);
+        assert_eq!(history.check_read(&key, &Versions::default()), Ok(()));
+    }
+
+    #[test]
     fn an_invented_value_is_noticed() {
         let (mut history, key) = (History::default(), Bytes::from("k"));
-        history.asked(&key, WriteId([1; 16]), None);
+        history.asked(&key, WriteId([1; 16]), None, false);
         let read = written(DOT, WriteId([9; 16]));
         assert_eq!(history.check_read(&key, &read), Err(Violation::Invented { key }));
     }

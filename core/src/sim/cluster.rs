@@ -73,6 +73,12 @@ impl Sim {
     /// each linked to two servers. Everything else follows from the seed.
     #[must_use]
     pub fn new(seed: u64, servers: u8, tabs: u8, replicas: u8) -> Self {
+        Self::with(seed, servers, tabs, replicas, |_| ())
+    }
+
+    /// [`Sim::new`] with other settings of the nodes.
+    #[must_use]
+    pub fn with(seed: u64, servers: u8, tabs: u8, replicas: u8, tune: impl Fn(&mut Config)) -> Self {
         let mut sim = Self {
             now: Instant(0),
             rng: Rng::new(seed),
@@ -95,6 +101,7 @@ impl Sim {
             sim.add(NodeId::small(100 + n), alloc::format!("t{n}"), Class::Tab, None);
         }
         for place in 0..sim.places.len() {
+            tune(&mut sim.places[place].config);
             sim.start(place);
         }
         sim

@@ -19,6 +19,7 @@ pub(super) fn refused(refusal: &Refusal) -> Response {
         Refusal::NoQuorum { .. }
         | Refusal::NoEpoch
         | Refusal::WrongEpoch { .. }
+        | Refusal::StaleRound { .. }
         | Refusal::NotAnOwner
         | Refusal::Leaving => StatusCode::SERVICE_UNAVAILABLE,
         Refusal::BadLevel { .. } | Refusal::InvalidContext => StatusCode::BAD_REQUEST,
