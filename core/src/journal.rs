@@ -262,6 +262,21 @@ pub fn recover(bytes: &[u8], identity: &StorageIdentity) -> Result<Recovered, Jo
     Ok(Recovered { records, writer, number, length: at, torn: bytes.len() - at })
 }
 
+/// Bytes from the start that a later batch seals: a change in them is found and told from a torn write.
+#[cfg(feature = "sim")]
+#[must_use]
+pub fn sealed(bytes: &[u8], identity: &StorageIdentity) -> usize {
+    let Ok((_, crc)) = read_head(bytes, identity) else { return 0 };
+    let mut writer = Writer::after_head(identity, crc);
+    let (mut at, mut last) = (SEGMENT_HEAD, 0);
+    while let Some(batch) = read_batch(&bytes[at..], &writer.salt).filter(|batch| batch.follows(&writer)) {
+        writer.follow(batch.crc);
+        last = at;
+        at += BATCH_HEAD + batch.body.len();
+    }
+    last
+}
+
 fn read_head(bytes: &[u8], identity: &StorageIdentity) -> Result<(u64, u32), JournalError> {
     if bytes.len() < SEGMENT_HEAD {
         return Err(JournalError::Unfinished);

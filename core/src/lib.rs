@@ -35,6 +35,7 @@ pub mod lift;
 pub mod limits;
 pub mod member;
 pub mod membership;
+pub mod mutant;
 pub mod node;
 pub mod outbox;
 pub mod placement;

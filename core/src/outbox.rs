@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{NodeId, RequestId};
 use crate::lift::{Event, Outcome, Payload, Record};
 use crate::limits;
+use crate::mutant::{Mutant, planted};
 use crate::protocol::Gate;
 use crate::refusal::Refusal;
 use crate::trace::Cause;
@@ -84,6 +85,7 @@ impl Outbox {
 
     pub(crate) fn push(&mut self, parcel: Parcel, gate: Gate) {
         let need = match gate {
+            Gate::Durable if planted(Mutant::AckBeforeSync) => BOOT,
             Gate::Durable => PersistId(self.issued.0 + u64::from(!self.batch.is_empty())),
             Gate::Open => BOOT,
         };

@@ -5,6 +5,7 @@ use alloc::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::id::NodeId;
+use crate::mutant::{Mutant, planted};
 
 /// The smallest count of `n` such that two groups of that size share a member.
 #[must_use]
@@ -29,6 +30,7 @@ impl Level {
     #[must_use]
     pub fn needed(self, n: u8) -> Option<u8> {
         match self {
+            Self::Majority if planted(Mutant::QuorumOneShort) => Some(majority(n) - 1),
             Self::Majority => Some(majority(n)),
             Self::All => Some(n),
             Self::Count(count) => (majority(n) <= count && count <= n).then_some(count),

@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use crate::bytes::Bytes;
 use crate::id::{NodeId, WriteId};
 use crate::limits;
+use crate::mutant::{Mutant, planted};
 
 /// Names one write: minted by `node`, its `counter`-th in the key's partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -236,6 +237,10 @@ impl Versions {
         let outlived: Vec<Dot> = self.siblings.iter().filter(|s| self.outlived(s)).map(|s| s.dot).collect();
         self.siblings.retain(|sibling| !outlived.contains(&sibling.dot));
         changed |= self.siblings.len() != before;
+        if planted(Mutant::SiblingDropped) && self.siblings.len() > 1 {
+            self.siblings.drain(..self.siblings.len() - 1);
+            changed = true;
+        }
         if !self.seen.includes(&other.seen) {
             self.seen.merge(&other.seen);
             changed = true;
@@ -251,7 +256,8 @@ impl Versions {
 
     /// Whether the sibling is another copy of a write that has been superseded here by one it knew nothing of.
     fn outlived(&self, sibling: &Sibling) -> bool {
-        self.superseded.get(&sibling.write).is_some_and(|superseded| !sibling.context.covers(superseded.by))
+        !planted(Mutant::WriteIdForgotten)
+            && self.superseded.get(&sibling.write).is_some_and(|superseded| !sibling.context.covers(superseded.by))
     }
 
     /// Adds to the memory of superseded writes and forgets the oldest. Returns whether it changed.

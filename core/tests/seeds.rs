@@ -8,8 +8,8 @@ use qunlong_core::placement::Partition;
 use qunlong_core::quorum::Level;
 use qunlong_core::rng::Rng;
 use qunlong_core::sim::Sim;
+use qunlong_core::sim::check::converge::agree;
 use qunlong_core::sim::check::{History, Seen, Violation};
-use qunlong_core::sim::script::agree;
 use qunlong_core::version::Versions;
 use qunlong_core::{Bytes, Duration, Instant, Op, Outcome, RequestId, WriteId};
 

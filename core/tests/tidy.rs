@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// Rooms from the plain to the composed. A file may use its own rank's neighbours only where listed below, and
 /// nothing from a higher rank.
 const RANKS: [&[&str]; 7] = [
-    &["bytes", "hash", "id", "limits", "rng", "time"],
+    &["bytes", "hash", "id", "limits", "mutant", "rng", "time"],
     &["cluster", "config", "member", "placement", "quorum", "refusal", "version"],
     &["timers", "trace", "view", "protocol"],
     &["kv", "membership", "topology"],

@@ -4,6 +4,7 @@ pub mod bench;
 pub mod check;
 pub mod demo;
 pub mod setup;
+pub mod sim;
 pub mod web;
 
 use std::fmt;

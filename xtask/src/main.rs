@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{Failure, bench, check, demo, web};
+use xtask::{Failure, bench, check, demo, sim, web};
 
 /// Everything there is to do with this project.
 #[derive(Parser)]
@@ -19,6 +19,9 @@ enum Command {
     Demo(demo::Arguments),
     /// Check everything that continuous integration checks.
     Test(check::Arguments),
+    /// Run random clusters under random faults, and judge them from outside.
+    #[command(disable_help_flag = true)]
+    Sim(sim::Arguments),
     /// Measure a cluster of three nodes, and the simulator.
     Bench(bench::Arguments),
     /// Build the web app only, into target/web.
@@ -34,6 +37,10 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Test(arguments) => check::run_all(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Sim(arguments) => match sim::run(&arguments) {
+            Ok(code) => return code,
+            Err(failure) => Err(failure),
+        },
         Command::Web { dev } => web::build(if dev { web::Profile::Dev } else { web::Profile::Release }).map(drop),
     };
     match result {

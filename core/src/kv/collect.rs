@@ -36,6 +36,7 @@ use super::{Event, Kv, Record, Store, Timer};
 use crate::bytes::Bytes;
 use crate::id::{Epoch, NodeId, Round};
 use crate::limits;
+use crate::mutant::{Mutant, planted};
 use crate::placement::Partition;
 use crate::protocol::{Ctx, Effects};
 use crate::quorum::Tally;
@@ -140,7 +141,9 @@ impl Collector {
         match msg {
             Msg::Confirm { epoch, partition, round, keys } if among_owners(cx, epoch, partition, from) => {
                 if round == store.round(partition) {
-                    let keys = keys.into_iter().filter(|(key, digest)| store.holds_delete(partition, key, *digest));
+                    let unasked = planted(Mutant::CollectedUnasked);
+                    let held = |(key, digest): &Deleted| unasked || store.holds_delete(partition, key, *digest);
+                    let keys = keys.into_iter().filter(held);
                     let keys = keys.collect();
                     fx.send(from, super::Msg::Collect(Msg::Confirmed { partition, round, keys }));
                 } else {
@@ -173,7 +176,8 @@ impl Collector {
         }
         let confirmed: BTreeSet<Deleted> = keys.into_iter().collect();
         attempt.keys.retain(|key| confirmed.contains(key));
-        if !attempt.owners.complete() {
+        let enough = if planted(Mutant::CollectedByMajority) { 2 } else { owners(cx, partition).len() };
+        if attempt.owners.answered().len() < enough {
             return;
         }
         let Some(attempt) = self.attempts.remove(&partition) else { return };

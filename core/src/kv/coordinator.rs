@@ -8,12 +8,13 @@ use super::{Event, Kv, Msg, Op, OpKind, Outcome, Phase, Timer, Write, WriteConte
 use crate::bytes::Bytes;
 use crate::id::{Epoch, NodeId, OpId, RequestId, Round, WriteId};
 use crate::limits;
+use crate::mutant::{Mutant, planted};
 use crate::placement::Partition;
 use crate::protocol::{Ctx, Effects};
 use crate::quorum::{Level, Tally};
 use crate::refusal::Refusal;
 use crate::time::Instant;
-use crate::version::{Dot, VersionVector, Versions};
+use crate::version::{Dot, Sibling, VersionVector, Versions};
 use crate::view::Chosen;
 
 /// The operations that wait for answers, by their numbers.
@@ -232,7 +233,8 @@ impl Coordinator {
         if let Some(context) = context {
             writing.seen.insert(dot, context);
         }
-        let tally = writing.acked.entry(dot).or_insert_with(|| Tally::new(owners, writing.needed));
+        let counted_as = if planted(Mutant::AcksOfDotsAdded) { Dot { node: cx.me, counter: 0 } } else { dot };
+        let tally = writing.acked.entry(counted_as).or_insert_with(|| Tally::new(owners, writing.needed));
         if !tally.answer(from) {
             return;
         }
@@ -421,7 +423,7 @@ impl Reading {
         fx: &mut Effects<Kv>,
     ) -> Result<Self, Refusal> {
         let chosen = cx.view.chosen.as_ref().ok_or(Refusal::NoEpoch)?;
-        let needed = needed(chosen, level)?;
+        let needed = if planted(Mutant::ReadByOne) { 1 } else { needed(chosen, level)? };
         let owners = chosen.placement.owners_of(&key);
         began(cx, seq, kind, &key, owners, needed, fx);
         let tally = Tally::new(owners.iter().copied(), needed);
@@ -526,6 +528,12 @@ impl Writing {
             return self.spread(cx, seq, dot, versions, fx);
         }
         let (op, to, attempt) = (op_id(cx, seq), self.minter(self.attempts), self.attempts);
+        if planted(Mutant::MintedByCoordinator) && !self.owners.contains(&cx.me) {
+            let Write { id, value, context, .. } = self.write.clone();
+            let (dot, mut versions) = (Dot { node: cx.me, counter: seq }, Versions::default());
+            versions.write(Sibling { dot, write: id, context, value });
+            return self.spread(cx, seq, dot, versions, fx);
+        }
         let mint = Msg::Mint { op, epoch: cx.view.epoch(), round: self.round, write: self.write.clone() };
         // A write that is handed on is the client's; it reveals nothing of what this node holds.
         fx.send_now(to, mint);

@@ -22,6 +22,7 @@ use super::{Event, Kv, Store, Timer, collect};
 use crate::bytes::Bytes;
 use crate::id::{Epoch, NodeId, Round};
 use crate::limits;
+use crate::mutant::Mutant;
 use crate::placement::Partition;
 use crate::protocol::{Ctx, Effects};
 use crate::time::Duration;
@@ -237,7 +238,7 @@ fn take_in(store: &mut Store, cx: &Ctx<'_>, from: NodeId, key: Bytes, versions: 
         return;
     }
     let before = store.get(&key).cloned();
-    let after = store.take_in(cx, key.clone(), versions, fx);
+    let after = store.take_in(cx, key.clone(), versions, Mutant::RepairReplaces, fx);
     if before.as_ref() != Some(&after) {
         fx.trace(|| Event::Repaired { key, from });
     }

@@ -6,6 +6,7 @@ use super::{Event, Kv, Msg, Record, Store, Write, collect};
 use crate::bytes::Bytes;
 use crate::id::{Epoch, NodeId, OpId, Round};
 use crate::limits;
+use crate::mutant::{Mutant, planted};
 use crate::placement::Partition;
 use crate::protocol::{Ctx, Effects};
 use crate::refusal::Refusal;
@@ -26,7 +27,12 @@ impl Store {
                     collect::catch_up(self, cx, partition, round, fx);
                 }
                 let versions = self.get(key).cloned().unwrap_or_default();
-                fx.send(op.node, Msg::ReadReply { op, round: self.round(partition), versions });
+                let reply = Msg::ReadReply { op, round: self.round(partition), versions };
+                if planted(Mutant::ReadBeforeSync) {
+                    // A mistake on purpose.
+                    return fx.send_now(op.node, reply);
+                }
+                fx.send(op.node, reply);
             }
             Err(refusal) => refuse(op, refusal, fx),
         }
@@ -47,6 +53,9 @@ impl Store {
             if let Some(dot) = versions.dot_of(id) {
                 return Ok((dot, versions));
             }
+            if planted(Mutant::MintForgetsHeld) {
+                versions = Versions::default();
+            }
             let counter = self.counter(Partition::of(&key));
             if context.counter(cx.me) > counter || !is_plausible(cx, &context, &versions) {
                 return Err(Refusal::InvalidContext);
@@ -63,7 +72,9 @@ impl Store {
         });
         match minted {
             Ok((dot, versions)) => {
-                fx.send(op.node, Msg::Stored { op, dot, context: Some(versions.seen_by(id)) });
+                let seen =
+                    if planted(Mutant::ContextTooWide) { versions.context().clone() } else { versions.seen_by(id) };
+                fx.send(op.node, Msg::Stored { op, dot, context: Some(seen) });
                 let others = other_owners(cx, &key);
                 if !others.is_empty() {
                     let round = self.round(Partition::of(&key));
@@ -97,7 +108,7 @@ impl Store {
         if !is_acceptable(&key, theirs) || !theirs.context().covers(dot) {
             return refuse(op, Refusal::InvalidContext, fx);
         }
-        self.take_in(cx, key, theirs, fx);
+        self.take_in(cx, key, theirs, Mutant::StoreReplaces, fx);
         fx.send(op.node, Msg::Stored { op, dot, context: None });
     }
 
@@ -137,7 +148,7 @@ impl Store {
         fx: &mut Effects<Kv>,
     ) -> Result<(), Refusal> {
         let mine = self.round(partition);
-        if theirs < mine {
+        if theirs < mine && !planted(Mutant::RoundIgnored) {
             return Err(Refusal::StaleRound { mine, theirs });
         }
         if theirs > mine {
@@ -147,15 +158,29 @@ impl Store {
     }
 
     /// Merges what a peer knows of a key and keeps the result if that was news. Returns what is held now.
-    pub(super) fn take_in(&mut self, cx: &Ctx<'_>, key: Bytes, theirs: &Versions, fx: &mut Effects<Kv>) -> Versions {
+    pub(super) fn take_in(
+        &mut self,
+        cx: &Ctx<'_>,
+        key: Bytes,
+        theirs: &Versions,
+        mistake: Mutant,
+        fx: &mut Effects<Kv>,
+    ) -> Versions {
+        let replaces = planted(mistake);
         let mut versions = self.get(&key).cloned().unwrap_or_default();
+        if replaces {
+            versions = Versions::default();
+        }
         if versions.merge(theirs) {
             self.keep(cx, key, versions.clone(), fx);
         }
         versions
     }
 
-    fn keep(&mut self, cx: &Ctx<'_>, key: Bytes, versions: Versions, fx: &mut Effects<Kv>) {
+    fn keep(&mut self, cx: &Ctx<'_>, key: Bytes, mut versions: Versions, fx: &mut Effects<Kv>) {
+        if planted(Mutant::DeleteLeavesNothing) && versions.is_deleted() {
+            versions = Versions::default();
+        }
         let counter = self.put(cx.me, cx.now.mono, key.clone(), versions.clone());
         fx.persist(Record::Key { counter, key, versions });
     }

@@ -8,6 +8,7 @@ use super::Record;
 use crate::bytes::Bytes;
 use crate::hash::hash_of;
 use crate::id::{NodeId, Round};
+use crate::mutant::{Mutant, planted};
 use crate::placement::Partition;
 use crate::time::Instant;
 use crate::version::Versions;
@@ -96,7 +97,9 @@ impl Store {
         match record {
             Record::Key { counter, key, versions } => {
                 let shard = self.shards.entry(Partition::of(&key)).or_default();
-                shard.counter = shard.counter.max(counter);
+                if !planted(Mutant::CounterRestarts) {
+                    shard.counter = shard.counter.max(counter);
+                }
                 shard.put(key, versions, Instant::default());
             }
             Record::Partition { partition, counter, round, collected } => {

@@ -35,6 +35,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{Generation, NodeId, RequestId};
 use crate::limits;
 use crate::member::{Class, Member, Profile, State};
+use crate::mutant::{Mutant, planted};
 use crate::protocol::{Ctx, Effects, Protocol};
 use crate::time::Duration;
 use digest::Digest;
@@ -187,6 +188,14 @@ impl Membership {
         }
         let before = self.known.get(&claim.id);
         match before {
+            Some(before)
+                if planted(Mutant::IncarnationIgnored)
+                    && claim.generation == before.generation
+                    && claim.state <= before.state =>
+            {
+                return;
+            }
+            Some(_) if planted(Mutant::DeadRevived) && claim.state == State::Alive => (),
             Some(before) if claim.precedence() <= before.precedence() => return,
             // Old rumours of the dead must not fill the memory again.
             None if !claim.is_reachable() || self.known.len() >= limits::MEMBERS => return,

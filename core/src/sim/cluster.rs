@@ -9,7 +9,7 @@ use super::network::Network;
 use crate::config::{Bootstrap, Config};
 use crate::hash::StableHasher;
 use crate::id::{NodeId, RequestId};
-use crate::journal::StorageIdentity;
+use crate::journal::{JournalError, StorageIdentity};
 use crate::lift::{Event, Op, Outcome};
 use crate::limits;
 use crate::member::{Class, Durability, Profile};
@@ -42,6 +42,8 @@ pub struct Sim {
     trace: VecDeque<Event>,
     level: Level,
     inputs: u64,
+    /// If set, everything that happens is hashed into it.
+    happened: Option<StableHasher>,
     /// Whether messages travel as bytes, as on a real link. Off, they are cheaper.
     pub through_bytes: bool,
 }
@@ -56,6 +58,44 @@ struct Place {
     run: u64,
     /// The wake-up that is planned.
     wake: Option<Instant>,
+    clock: Clock,
+    /// Until then the process stands still; what arrives waits.
+    paused_until: Instant,
+    /// Lives with storage of their own; each but the first is a new node.
+    lives: u8,
+}
+
+/// A place's own clocks: they run faster or slower than time, and the one on the wall may be set.
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    /// Local time passes at so many thousandths of time.
+    rate: u64,
+    /// Where `rate` began: the time, and what the monotonic clock showed.
+    since: (Instant, Instant),
+    /// What the wall clock is ahead of the monotonic one.
+    wall: u64,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self { rate: 1_000, since: (Instant(0), Instant(0)), wall: EPOCH_WALL }
+    }
+}
+
+impl Clock {
+    fn mono(&self, now: Instant) -> Instant {
+        self.since.1 + Duration(now.since(self.since.0).0 * self.rate / 1_000)
+    }
+
+    fn now(&self, now: Instant) -> Now {
+        let mono = self.mono(now);
+        Now { mono, wall: WallTime(self.wall.saturating_add(mono.0)) }
+    }
+
+    /// When the monotonic clock will show this, not before.
+    fn time_of(&self, local: Instant) -> Instant {
+        self.since.0 + Duration((local.since(self.since.1).0 * 1_000).div_ceil(self.rate))
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -66,6 +106,18 @@ enum Happening {
     Synced { place: usize, run: u64 },
     Told { place: usize, run: u64, id: PersistId },
     Link { place: usize, run: u64, peer: NodeId, up: bool },
+}
+
+impl Happening {
+    fn place(&self) -> usize {
+        match *self {
+            Self::Wake { place, .. }
+            | Self::Arrive { place, .. }
+            | Self::Synced { place, .. }
+            | Self::Told { place, .. }
+            | Self::Link { place, .. } => place,
+        }
+    }
 }
 
 impl Sim {
@@ -91,6 +143,7 @@ impl Sim {
             trace: VecDeque::new(),
             level: Level::Off,
             inputs: 0,
+            happened: None,
             through_bytes: true,
         };
         for n in 1..=servers {
@@ -112,7 +165,16 @@ impl Sim {
         let profile = Profile { name, class, durability: Durability::Durable, address, relays: Vec::new() };
         let config = Config { bootstrap, ..Config::new(id, profile) };
         let identity = StorageIdentity { node: id, incarnation: self.rng.next_bytes() };
-        self.places.push(Place { config, disk: Disk::new(identity), node: None, run: 0, wake: None });
+        self.places.push(Place {
+            config,
+            disk: Disk::new(identity),
+            node: None,
+            run: 0,
+            wake: None,
+            clock: Clock::default(),
+            paused_until: Instant(0),
+            lives: 1,
+        });
     }
 
     /// The number of a place by its node's name.
@@ -191,6 +253,70 @@ impl Sim {
         hasher.finish()
     }
 
+    /// From now on hashes every input of every node with its time.
+    pub fn hash_what_happens(&mut self) {
+        self.happened = Some(StableHasher::default());
+    }
+
+    /// The hash of all inputs so far, if they are hashed.
+    #[must_use]
+    pub fn happened(&self) -> Option<u64> {
+        use core::hash::Hasher;
+        self.happened.as_ref().map(StableHasher::finish)
+    }
+
+    /// Stops a process without ending it, as SIGSTOP or a frozen tab does.
+    pub fn pause(&mut self, place: usize, span: Duration) {
+        let until = self.now + span;
+        let place = &mut self.places[place];
+        place.paused_until = place.paused_until.max(until);
+    }
+
+    /// Lets a process that stands still go on.
+    pub fn resume(&mut self, place: usize) {
+        self.places[place].paused_until = Instant(0);
+    }
+
+    /// The node that lives at a place, running or not.
+    #[must_use]
+    pub fn id(&self, place: usize) -> NodeId {
+        self.places[place].config.id
+    }
+
+    /// Makes a place's clocks run at so many thousandths of time.
+    pub fn set_rate(&mut self, place: usize, rate: u64) {
+        let now = self.now;
+        let spot = &mut self.places[place];
+        spot.clock.since = (now, spot.clock.mono(now));
+        spot.clock.rate = rate.max(1);
+        self.plan_wake(place);
+    }
+
+    /// Sets a place's wall clock forward or back.
+    pub fn set_wall(&mut self, place: usize, by: i64) {
+        let wall = &mut self.places[place].clock.wall;
+        *wall = wall.saturating_add_signed(by);
+    }
+
+    /// A place loses its storage, and comes back as a new node that nobody knows.
+    pub fn wipe(&mut self, place: usize) {
+        self.crash(place);
+        let incarnation = self.rng.next_bytes();
+        let spot = &mut self.places[place];
+        let mut id = spot.config.id.0;
+        id[0] = spot.lives;
+        spot.lives += 1;
+        spot.config.id = NodeId(id);
+        spot.disk = Disk::new(StorageIdentity { node: spot.config.id, incarnation });
+        self.start(place);
+    }
+
+    /// The class of the node at a place.
+    #[must_use]
+    pub fn class(&self, place: usize) -> Class {
+        self.places[place].config.profile.class
+    }
+
     /// Hands a request to a node; its answer appears in [`Sim::reply`]. `None` if the node does not run.
     pub fn request(&mut self, place: usize, op: Op) -> Option<RequestId> {
         self.places[place].node.as_ref()?;
@@ -204,6 +330,11 @@ impl Sim {
     #[must_use]
     pub fn reply(&self, id: RequestId) -> Option<&Result<Outcome, Refusal>> {
         self.replies.get(&id)
+    }
+
+    /// The answer to a request, taken out.
+    pub fn take_reply(&mut self, id: RequestId) -> Option<Result<Outcome, Refusal>> {
+        self.replies.remove(&id)
     }
 
     /// Stops a node as kill -9 and a power cut would.
@@ -226,12 +357,25 @@ impl Sim {
     ///
     /// If its journal is damaged: nothing here damages it, unless a test did so itself.
     pub fn start(&mut self, place: usize) {
+        self.try_start(place).expect("a crash only tears the tail");
+    }
+
+    /// Starts a node from what its disk kept, unless that is damaged.
+    ///
+    /// # Errors
+    ///
+    /// Says how the journal is damaged; the node stays down, as a process that refuses to start does.
+    ///
+    /// # Panics
+    ///
+    /// If the node's settings are not sound.
+    pub fn try_start(&mut self, place: usize) -> Result<(), JournalError> {
         if self.places[place].node.is_some() {
-            return;
+            return Ok(());
         }
         let seed = self.rng.next_u64();
         let spot = &mut self.places[place];
-        let records = spot.disk.recover().expect("a crash only tears the tail");
+        let records = spot.disk.recover()?;
         let mut node = Node::restore(spot.config.clone(), seed, records).expect("the settings are sound");
         node.set_level(self.level);
         spot.node = Some(node);
@@ -246,6 +390,7 @@ impl Sim {
             self.plan(LINK_DELAY, Happening::Link { place, run, peer, up: true });
             self.plan(LINK_DELAY, Happening::Link { place: other, run: other_run, peer: id, up: true });
         }
+        Ok(())
     }
 
     /// Runs for a while.
@@ -278,9 +423,14 @@ impl Sim {
             return;
         };
         self.now = self.now.max(at);
+        let resumes = self.places[happening.place()].paused_until;
+        if resumes > self.now {
+            // In the order in which it would have happened.
+            return self.plan(resumes.since(self.now), happening);
+        }
         match happening {
             Happening::Wake { place, run } => {
-                if self.is_running(place, run) && self.places[place].wake == Some(at) {
+                if self.is_running(place, run) && self.places[place].wake.is_some_and(|wake| wake <= at) {
                     self.places[place].wake = None;
                     self.input(place, Input::Tick);
                 }
@@ -326,11 +476,15 @@ impl Sim {
 
     /// The host's loop: handle, drain, plan the next wake-up.
     fn input(&mut self, place: usize, input: Input) {
-        let now = Now { mono: self.now, wall: WallTime(EPOCH_WALL + self.now.0) };
+        let now = self.places[place].clock.now(self.now);
         let Some(mut node) = self.places[place].node.take() else {
             return;
         };
         self.inputs += 1;
+        if let Some(hasher) = &mut self.happened {
+            use core::hash::Hash;
+            (self.now, place, &input).hash(hasher);
+        }
         node.handle(now, input);
         let run = self.places[place].run;
         while let Some(output) = node.poll() {
@@ -356,10 +510,17 @@ impl Sim {
                 Output::Trace(event) => self.trace.push_back(event),
             }
         }
-        let deadline = node.deadline();
         self.places[place].node = Some(node);
-        if let Some(at) = deadline.map(|at| at.max(self.now)).filter(|&at| self.places[place].wake != Some(at)) {
-            self.places[place].wake = Some(at);
+        self.plan_wake(place);
+    }
+
+    fn plan_wake(&mut self, place: usize) {
+        let spot = &mut self.places[place];
+        let deadline = spot.node.as_ref().and_then(Node::deadline);
+        let at = deadline.map(|at| spot.clock.time_of(at).max(self.now));
+        if let Some(at) = at.filter(|&at| spot.wake != Some(at)) {
+            spot.wake = Some(at);
+            let run = spot.run;
             self.plan(at.since(self.now), Happening::Wake { place, run });
         }
     }

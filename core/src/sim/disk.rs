@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use crate::journal::{self, JournalError, Recovered, StorageIdentity, Writer};
 use crate::lift::Record;
+use crate::mutant::{Mutant, planted};
 use crate::outbox::PersistId;
 use crate::rng::Rng;
 use crate::time::Duration;
@@ -18,6 +19,8 @@ pub struct Disk {
     pub sync_max: Duration,
     /// A disk that lies says *durable* at once. No node can survive it; it is here to show that checkers notice.
     pub lies: bool,
+    /// Starts that found a torn tail and cut it.
+    pub torn: u64,
     durable: Vec<u8>,
     writer: Writer,
     /// Handed in, not yet written: waits for the sync that is running.
@@ -36,6 +39,7 @@ impl Disk {
             sync_min: Duration(100),
             sync_max: Duration::millis(1),
             lies: false,
+            torn: 0,
             durable,
             writer,
             waiting: Vec::new(),
@@ -71,6 +75,18 @@ impl Disk {
         Some(rng.between(self.sync_min, self.sync_max))
     }
 
+    /// Flips one bit of what is durable, but for the last batch: a bit there cannot be told from a torn write.
+    /// Returns whether there was anything to flip.
+    pub fn flip(&mut self, rng: &mut Rng) -> bool {
+        let sealed = journal::sealed(&self.durable, &self.identity);
+        if sealed == 0 {
+            return false;
+        }
+        let at = rng.below(sealed as u64) as usize;
+        self.durable[at] ^= 1 << rng.below(8);
+        true
+    }
+
     /// Power is cut: what was not synced is lost, but for a random piece of the write under way.
     pub fn crash(&mut self, rng: &mut Rng) {
         self.waiting.clear();
@@ -86,8 +102,11 @@ impl Disk {
     ///
     /// If it is damaged elsewhere.
     pub fn recover(&mut self) -> Result<Vec<Record>, JournalError> {
-        let Recovered { records, writer, length, .. } = journal::recover(&self.durable, &self.identity)?;
-        self.durable.truncate(length);
+        let Recovered { records, writer, length, torn, .. } = journal::recover(&self.durable, &self.identity)?;
+        self.torn += u64::from(torn > 0);
+        if !planted(Mutant::TornTailKept) {
+            self.durable.truncate(length);
+        }
         self.writer = writer;
         Ok(records)
     }

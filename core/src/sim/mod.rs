@@ -6,13 +6,18 @@
 //!
 //! - [`cluster`] moves time, delivers messages, crashes and restarts nodes;
 //! - [`network`] decides what becomes of a message; [`disk`] what becomes of a write;
+//! - [`plan`] draws what happens from a seed, or reads it as text; [`swarm`] does it and judges; [`minimise`] shrinks a
+//!   plan that fails;
 //! - [`script`] reads scenarios as text and tells what happened as text;
 //! - [`check`] judges client histories from outside: it knows what was acknowledged, and nothing of the nodes.
 
 pub mod check;
 pub mod cluster;
 pub mod disk;
+pub mod minimise;
 pub mod network;
+pub mod plan;
 pub mod script;
+pub mod swarm;
 
 pub use cluster::Sim;

@@ -22,11 +22,11 @@ use alloc::vec::Vec;
 use core::fmt::{self, Write as _};
 
 use super::Sim;
+use super::check::converge::agree;
 use crate::bytes::Bytes;
 use crate::id::WriteId;
 use crate::kv;
 use crate::lift::{Op, Outcome};
-use crate::member::State;
 use crate::quorum::Level as Quorum;
 use crate::refusal::Refusal;
 use crate::time::Duration;
@@ -277,42 +277,6 @@ impl Stage {
         let Self { seed, servers, tabs, replicas, sim, .. } = self;
         sim.get_or_insert_with(|| Sim::new(*seed, *servers, *tabs, *replicas))
     }
-}
-
-/// Whether all running nodes hold the same members alive and the owners of each key the same
-/// versions of it.
-///
-/// # Errors
-///
-/// Says who differs from whom.
-pub fn agree(sim: &Sim) -> Result<(), String> {
-    let running: Vec<_> = (0..sim.len()).filter_map(|place| sim.node(place)).collect();
-    let alive = |node: &crate::Node| -> Vec<_> {
-        let members = node.view().members.values().filter(|member| member.state == State::Alive);
-        members.map(|member| (member.id, member.generation)).collect()
-    };
-    let expected: Vec<_> = running.iter().map(|node| (node.id(), node.generation())).collect();
-    for node in &running {
-        let mut expected = expected.clone();
-        expected.sort_unstable();
-        if alive(node) != expected {
-            return Err(format!("{} does not see exactly those alive who run", sim.name(node.id())));
-        }
-    }
-    for node in &running {
-        let Some(chosen) = &node.view().chosen else {
-            continue;
-        };
-        for (key, versions) in node.store().iter() {
-            let owners = chosen.placement.owners_of(key);
-            let mut others = running.iter().filter(|other| owners.contains(&other.id()));
-            if let Some(other) = others.find(|other| other.store().get(key) != Some(versions)) {
-                let (one, other) = (sim.name(node.id()), sim.name(other.id()));
-                return Err(format!("{one} and {other} hold different versions of {key:?}"));
-            }
-        }
-    }
-    Ok(())
 }
 
 fn values(versions: &Versions) -> String {

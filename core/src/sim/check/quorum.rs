@@ -42,8 +42,8 @@ struct Written {
     deletes: bool,
     /// When its client was first told that it is done.
     acked: Option<usize>,
-    /// The dots that were acknowledged: more than one where a retry was.
-    dots: BTreeSet<Dot>,
+    /// The dots that were acknowledged and when: more than one where a retry was.
+    dots: BTreeMap<Dot, usize>,
 }
 
 /// What must not be.
@@ -108,7 +108,7 @@ impl History {
         self.clock += 1;
         let asked = self.clock;
         let history = self.keys.entry(key.clone()).or_default();
-        history.writes.entry(write).or_insert(Written { asked, seen, deletes, acked: None, dots: BTreeSet::new() });
+        history.writes.entry(write).or_insert(Written { asked, seen, deletes, acked: None, dots: BTreeMap::new() });
     }
 
     /// A client was told that its write is done.
@@ -118,7 +118,7 @@ impl History {
         let written = self.keys.get_mut(key).and_then(|history| history.writes.get_mut(&write));
         if let Some(written) = written {
             written.acked.get_or_insert(now);
-            written.dots.insert(dot);
+            written.dots.entry(dot).or_insert(now);
         }
     }
 
@@ -133,12 +133,28 @@ impl History {
         self.keys.keys()
     }
 
-    /// Judges a quorum read of `key` made after everything that was acknowledged.
+    /// What has happened until now, for a read that begins.
+    #[must_use]
+    pub fn now(&self) -> usize {
+        self.clock
+    }
+
+    /// Judges a quorum read of `key` that begins now: it knows all that was acknowledged.
     ///
     /// # Errors
     ///
     /// The first violation found.
     pub fn check_read(&self, key: &Bytes, read: &Versions) -> Result<(), Violation> {
+        self.check_read_since(key, read, self.clock)
+    }
+
+    /// Judges a quorum read of `key` that began at an earlier [`History::now`]: it knows at least what was acknowledged
+    /// by then, and may know what came later.
+    ///
+    /// # Errors
+    ///
+    /// The first violation found.
+    pub fn check_read_since(&self, key: &Bytes, read: &Versions, began: usize) -> Result<(), Violation> {
         let Some(history) = self.keys.get(key) else {
             return if read.siblings().is_empty() { Ok(()) } else { Err(Violation::Invented { key: key.clone() }) };
         };
@@ -149,14 +165,14 @@ impl History {
             // An owner may forget a delete that another brings back; what is deleted stays so.
             let harmless = self.collects && written.deletes;
             // A late second copy is told from a new write only while the key remembers the first.
-            let remembered = written.dots.contains(&sibling.dot) || history.writes.len() <= limits::SUPERSEDED;
-            if !harmless && remembered && history.was_superseded(sibling.write, written, sibling.dot) {
+            let remembered = written.dots.contains_key(&sibling.dot) || history.writes.len() <= limits::SUPERSEDED;
+            if !harmless && remembered && history.was_superseded(sibling.write, written, sibling.dot, began) {
                 return Err(Violation::Resurrected { key: key.clone(), dot: sibling.dot });
             }
         }
         for (&write, written) in &history.writes {
             let current = read.siblings().iter().any(|sibling| sibling.write == write);
-            for &dot in &written.dots {
+            for (&dot, _) in written.dots.iter().filter(|(_, acked)| **acked <= began) {
                 let key = key.clone();
                 if self.collects && history.may_be_collected(write, written) {
                     continue;
@@ -186,9 +202,10 @@ impl KeyHistory {
 
     /// Whether a write that is known to have happened must have superseded this one, which now stands there as `dot`:
     /// its context covers this one, or it is a plain put that began when this one was done.
-    fn was_superseded(&self, write: WriteId, written: &Written, dot: Dot) -> bool {
-        self.others(write).filter(|other| other.acked.is_some()).any(|other| match &other.seen {
-            Some(seen) => written.dots.iter().chain([&dot]).any(|&dot| seen.context.covers(dot)),
+    fn was_superseded(&self, write: WriteId, written: &Written, dot: Dot, began: usize) -> bool {
+        let known = |other: &&Written| other.acked.is_some_and(|acked| acked <= began);
+        self.others(write).filter(known).any(|other| match &other.seen {
+            Some(seen) => written.dots.keys().chain([&dot]).any(|&dot| seen.context.covers(dot)),
             None => written.acked.is_some_and(|acked| acked < other.asked),
         })
     }

@@ -1,0 +1,14 @@
+//! Judges that stand outside of the nodes: they know what clients asked and were told, and nothing of the cluster.
+//!
+//! - [`quorum`]: keys with siblings. Acknowledged writes survive, nothing is superseded by who had not seen it, nothing
+//!   that was superseded comes back, every read is regular;
+//! - [`linear`]: single registers. One order of all operations explains every answer;
+//! - [`converge`]: after quiet, owners hold the same and members see each other as they are.
+//!
+//! Each has tests that it can fail: a judge that never convicts is no judge.
+
+pub mod converge;
+pub mod linear;
+pub mod quorum;
+
+pub use quorum::{History, Seen, Violation};

@@ -1,0 +1,514 @@
+//! Runs a plan and judges it from outside.
+//!
+//! ```text
+//!   form a cluster → do the steps, judging every answer when it comes
+//!     → the healthy core: one server stays down, all else heals; every request must be *done* within 30 s,
+//!       and everybody must know who is dead
+//!     → everything heals: within 60 s owners hold the same and members see each other as they are
+//!     → every key is read once more, and judged against all that was ever acknowledged
+//! ```
+//!
+//! What a run reached is counted ([`Report::reached`]), because a suite that never tears a tail or never makes a
+//! sibling proves nothing about them.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
+
+use super::Sim;
+use super::check::converge;
+use super::check::{History, Seen};
+use super::plan::{Action, Context, Place, Plan, Step, World};
+use crate::bytes::Bytes;
+use crate::id::{RequestId, WriteId};
+use crate::kv::{self, WriteContext};
+use crate::lift::{Event, EventKind, Op, Outcome};
+use crate::member::{Class, State};
+use crate::membership;
+use crate::quorum::Level;
+use crate::time::{Duration, Instant};
+use crate::trace;
+use crate::version::Versions;
+
+/// Replicas of each key.
+const REPLICAS: u8 = 3;
+/// A healthy core does whatever it is asked within this.
+const CORE_DONE_WITHIN: Duration = Duration::secs(30);
+/// Links come up, and whatever a clog or a pause held back arrives.
+const UNDER_WAY: Duration = Duration::secs(30);
+/// A dead server is known as dead within this.
+const DEAD_KNOWN_WITHIN: Duration = Duration::secs(30);
+/// After everything has healed, all are equal within this.
+const EQUAL_WITHIN: Duration = Duration::secs(60);
+/// Two clients use one key at once and at most so many requests are open; beyond, steps are skipped.
+const OPEN_MAX: usize = 64;
+
+/// What went wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Something happened that must never happen.
+    Safety(String),
+    /// Something did not happen in time.
+    Liveness(String),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Safety(what) => write!(f, "safety: {what}"),
+            Self::Liveness(what) => write!(f, "liveness: {what}"),
+        }
+    }
+}
+
+/// How a run went.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The first thing that went wrong, if anything did.
+    pub verdict: Result<(), Failure>,
+    /// Steps that were done before that.
+    pub steps: Vec<Step>,
+    /// Inputs that all nodes handled.
+    pub inputs: u64,
+    /// A hash of everything that happened.
+    pub hash: u64,
+    /// How often each thing was reached.
+    pub reached: BTreeMap<&'static str, u64>,
+}
+
+/// Everything that a long run must have reached at least once.
+pub const REACHED: [&str; 22] = [
+    "acknowledged",
+    "unknown",
+    "refused",
+    "read",
+    "siblings",
+    "repeated",
+    "second copy minted",
+    "repaired",
+    "collected",
+    "crashed",
+    "torn tail cut",
+    "lost",
+    "cut off",
+    "duplicated",
+    "clogged",
+    "paused",
+    "clock set",
+    "slept",
+    "suspected",
+    "declared dead",
+    "refuted",
+    "tab came back as another",
+];
+
+/// Runs the steps until they end or the nodes have handled `inputs`, then lets the cluster heal, and judges. `watch`
+/// sees every step before it is done and what the nodes decide.
+pub fn run(
+    world: &World,
+    steps: impl Iterator<Item = Step>,
+    inputs: u64,
+    watch: &mut dyn FnMut(Instant, Watched<'_>),
+) -> Report {
+    let mut run = Run::new(world, watch);
+    let verdict = run.all(steps, inputs);
+    let hash = run.sim.happened().unwrap_or_default() ^ run.sim.state_hash();
+    run.count_faults();
+    Report { verdict, steps: run.done, inputs: run.sim.inputs(), hash, reached: run.reached }
+}
+
+/// [`run`] for a plan that was written down.
+pub fn replay(plan: &Plan, watch: &mut dyn FnMut(Instant, Watched<'_>)) -> Report {
+    run(&plan.world, plan.steps.iter().cloned(), u64::MAX, watch)
+}
+
+/// What an onlooker sees.
+#[derive(Clone, Copy, Debug)]
+pub enum Watched<'a> {
+    /// A step that is about to be done.
+    Step(&'a Step),
+    /// What a node decided.
+    Event(&'a Event),
+    /// A new part of the run.
+    Phase(&'a str),
+}
+
+struct Run<'w> {
+    sim: Sim,
+    servers: usize,
+    history: History,
+    /// What each client last saw of each key.
+    sessions: BTreeMap<(u8, u32), Seen>,
+    /// Puts by number, to be repeated.
+    puts: BTreeMap<u32, Put>,
+    open: BTreeMap<RequestId, Asked>,
+    /// Places whose journals are damaged: they stay down for good.
+    damaged: BTreeSet<Place>,
+    done: Vec<Step>,
+    reached: BTreeMap<&'static str, u64>,
+    watch: &'w mut dyn FnMut(Instant, Watched<'_>),
+}
+
+#[derive(Clone)]
+struct Put {
+    key: u32,
+    write: WriteId,
+    deletes: bool,
+    seen: Option<Seen>,
+    client: u8,
+}
+
+/// A request that is not answered yet.
+enum Asked {
+    Put { key: u32, write: WriteId, seen: Seen, client: u8 },
+    Get { key: u32, client: u8, began: usize },
+}
+
+fn name(key: u32) -> Bytes {
+    Bytes::from(format!("k{key}").as_str())
+}
+
+impl<'w> Run<'w> {
+    fn new(world: &World, watch: &'w mut dyn FnMut(Instant, Watched<'_>)) -> Self {
+        let mut sim = Sim::with(world.seed, world.servers, world.tabs, REPLICAS.min(world.servers), |config| {
+            config.kv.collect_after = world.collect.unwrap_or(Duration::secs(1_000_000));
+            config.kv.repair_interval = world.repair;
+        });
+        sim.hash_what_happens();
+        sim.set_level(trace::Level::Decisions);
+        sim.through_bytes = world.bytes;
+        sim.network.reorder = world.reorder;
+        sim.network.delay_max = world.delay;
+        for place in 0..sim.len() {
+            sim.disk(place).sync_max = world.sync;
+        }
+        Self {
+            sim,
+            servers: usize::from(world.servers),
+            history: History::new(world.collect.is_some()),
+            sessions: BTreeMap::new(),
+            puts: BTreeMap::new(),
+            open: BTreeMap::new(),
+            damaged: BTreeSet::new(),
+            done: Vec::new(),
+            reached: BTreeMap::new(),
+            watch,
+        }
+    }
+
+    fn all(&mut self, steps: impl Iterator<Item = Step>, inputs: u64) -> Result<(), Failure> {
+        self.phase("a cluster forms");
+        let formed = |sim: &Sim| (0..sim.len()).all(|p| sim.node(p).is_some_and(|node| node.view().chosen.is_some()));
+        if !self.sim.run_until(Duration::secs(20), formed) {
+            return Err(Failure::Liveness("no epoch within 20 s".to_string()));
+        }
+        let began = self.sim.now();
+        self.phase("steps");
+        for step in steps {
+            let wait = (began + step.at).since(self.sim.now());
+            self.sim.run_for(wait);
+            self.look()?;
+            if self.sim.inputs() >= inputs {
+                break;
+            }
+            (self.watch)(self.sim.now(), Watched::Step(&step));
+            self.act(&step.action);
+            self.done.push(step);
+        }
+        self.heal_but_one()?;
+        self.heal_all()?;
+        self.read_everything()
+    }
+
+    fn act(&mut self, action: &Action) {
+        let places = self.sim.len();
+        let exists = |place: Place| place < places;
+        match *action {
+            Action::Put { place, key, write, deletes, context } if exists(place) => {
+                let (seen, client) = match context {
+                    Context::Plain => (None, 0),
+                    Context::New => (Some(Seen::default()), 0),
+                    Context::Seen(client) => {
+                        (Some(self.sessions.get(&(client, key)).cloned().unwrap_or_default()), client)
+                    }
+                };
+                let mut id = [0; 16];
+                id[..4].copy_from_slice(&write.to_be_bytes());
+                let put = Put { key, write: WriteId(id), deletes, seen, client };
+                self.puts.insert(write, put.clone());
+                self.put(place, &put);
+            }
+            Action::Again { place, write } if exists(place) => {
+                if let Some(put) = self.puts.get(&write).cloned() {
+                    self.reach("repeated");
+                    self.put(place, &put);
+                }
+            }
+            Action::Get { place, key, client } if exists(place) => self.get(place, key, client),
+            Action::Crash(place) if exists(place) => {
+                self.reach("crashed");
+                self.sim.crash(place);
+            }
+            Action::Start(place) if exists(place) => self.start(place),
+            Action::Power => {
+                self.reach("crashed");
+                (0..places).for_each(|place| self.sim.crash(place));
+                (0..places).for_each(|place| self.start(place));
+            }
+            Action::Cut(a, b) if exists(a) && exists(b) => self.sim.network.cut(a, b),
+            Action::Heal(a, b) if exists(a) && exists(b) => self.sim.network.heal(a, b),
+            Action::Mend => self.sim.network.heal_all(),
+            Action::Pause(place, span) if exists(place) => {
+                self.reach("paused");
+                self.sim.pause(place, span);
+            }
+            Action::Clog(a, b, span) if exists(a) && exists(b) => {
+                let until = self.sim.now() + span;
+                self.sim.network.clog(a, b, until);
+            }
+            Action::Slow(a, b, by) if exists(a) && exists(b) => self.sim.network.slow(a, b, by),
+            Action::Rate(place, rate) if exists(place) => {
+                self.reach("clock set");
+                self.sim.set_rate(place, rate);
+            }
+            Action::Wall(place, by) if exists(place) => {
+                self.reach("clock set");
+                self.sim.set_wall(place, by.saturating_mul(1_000_000));
+            }
+            Action::Loss(rate) => self.sim.network.loss_per_mille = rate,
+            Action::Duplicate(rate) => self.sim.network.duplicate_per_mille = rate,
+            Action::Wipe(place) if exists(place) && self.sim.class(place) == Class::Tab => {
+                self.reach("tab came back as another");
+                self.sim.wipe(place);
+            }
+            Action::Flip(place) if exists(place) => self.flip(place),
+            _ => (),
+        }
+    }
+
+    fn start(&mut self, place: Place) {
+        if !self.damaged.contains(&place) && self.sim.try_start(place).is_err() {
+            self.damaged.insert(place);
+        }
+    }
+
+    /// Damages a journal and restarts its node, which must notice. Beyond what is promised once it hits a second one,
+    /// so it never does.
+    fn flip(&mut self, place: Place) {
+        if !self.damaged.is_empty() {
+            return;
+        }
+        self.sim.crash(place);
+        let mut rng = self.sim.fork_rng();
+        let flipped = self.sim.disk(place).flip(&mut rng);
+        self.start(place);
+        assert!(!flipped || self.damaged.contains(&place), "a flipped bit of a sealed batch was not noticed");
+    }
+
+    fn put(&mut self, place: Place, put: &Put) {
+        if self.open.len() >= OPEN_MAX {
+            return;
+        }
+        let key = name(put.key);
+        let op = kv::Op::Put {
+            key: key.clone(),
+            value: (!put.deletes).then(|| Bytes::from(put.write.to_string().as_str())),
+            context: put.seen.as_ref().map_or(WriteContext::Current, |seen| WriteContext::Seen(seen.context.clone())),
+            write: Some(put.write),
+            stored: Level::Majority,
+            within: None,
+        };
+        if let Some(id) = self.sim.request(place, Op::Kv(op)) {
+            self.history.asked(&key, put.write, put.seen.clone(), put.deletes);
+            let seen = put.seen.clone().unwrap_or_default();
+            self.open.insert(id, Asked::Put { key: put.key, write: put.write, seen, client: put.client });
+        }
+    }
+
+    fn get(&mut self, place: Place, key: u32, client: u8) {
+        if self.open.len() >= OPEN_MAX {
+            return;
+        }
+        let op = kv::Op::Get { key: name(key), read: Level::Majority, within: None };
+        let began = self.history.now();
+        if let Some(id) = self.sim.request(place, Op::Kv(op)) {
+            self.open.insert(id, Asked::Get { key, client, began });
+        }
+    }
+
+    /// Takes in what the nodes have told and answered since the last look.
+    fn look(&mut self) -> Result<(), Failure> {
+        while let Some(event) = self.sim.next_event() {
+            self.notice(&event);
+            (self.watch)(self.sim.now(), Watched::Event(&event));
+        }
+        let answered: Vec<RequestId> = self.open.keys().copied().filter(|&id| self.sim.reply(id).is_some()).collect();
+        for id in answered {
+            let (Some(asked), Some(reply)) = (self.open.remove(&id), self.sim.take_reply(id)) else { continue };
+            match (asked, reply) {
+                (
+                    Asked::Put { key, write, mut seen, client },
+                    Ok(Outcome::Kv(kv::Outcome::Written { dot, context, .. })),
+                ) => {
+                    self.reach("acknowledged");
+                    self.history.acked(&name(key), write, dot);
+                    seen.context = context;
+                    seen.writes.insert(write);
+                    self.sessions.insert((client, key), seen);
+                }
+                (Asked::Get { key, client, began }, Ok(Outcome::Kv(kv::Outcome::Read { versions, .. }))) => {
+                    self.reach("read");
+                    if versions.values().count() > 1 {
+                        self.reach("siblings");
+                    }
+                    self.judge(key, &versions, began)?;
+                    let writes = versions.siblings().iter().map(|sibling| sibling.write).collect();
+                    self.sessions.insert((client, key), Seen { context: versions.context().clone(), writes });
+                }
+                (_, Err(refusal)) => self.reach(if refusal.is_definite() { "refused" } else { "unknown" }),
+                (_, Ok(outcome)) => return Err(Failure::Safety(format!("an answer to another question: {outcome:?}"))),
+            }
+        }
+        Ok(())
+    }
+
+    fn judge(&self, key: u32, versions: &Versions, began: usize) -> Result<(), Failure> {
+        let verdict = self.history.check_read_since(&name(key), versions, began);
+        verdict.map_err(|violation| Failure::Safety(violation.to_string()))
+    }
+
+    fn notice(&mut self, event: &Event) {
+        let what = match &event.kind {
+            EventKind::Slept { .. } => "slept",
+            EventKind::Kv(kv::Event::Repaired { .. }) => "repaired",
+            EventKind::Kv(kv::Event::Handed { attempt: 2.., .. }) => "second copy minted",
+            EventKind::Kv(kv::Event::Collected { .. }) => "collected",
+            EventKind::Membership(membership::Event::Refuted { .. }) => "refuted",
+            EventKind::Membership(membership::Event::Changed(member)) if member.state == State::Suspect => "suspected",
+            EventKind::Membership(membership::Event::Changed(member)) if member.state == State::Dead => "declared dead",
+            _ => return,
+        };
+        self.reach(what);
+    }
+
+    fn reach(&mut self, what: &'static str) {
+        *self.reached.entry(what).or_default() += 1;
+    }
+
+    fn count_faults(&mut self) {
+        let tally = self.sim.network.tally;
+        let torn = (0..self.sim.len()).map(|place| self.sim.disk(place).torn).sum();
+        let counts = [
+            ("lost", tally.lost),
+            ("cut off", tally.cut),
+            ("duplicated", tally.duplicated),
+            ("clogged", tally.clogged),
+            ("torn tail cut", torn),
+        ];
+        for (what, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+            *self.reached.entry(what).or_default() += count;
+        }
+    }
+
+    fn phase(&mut self, what: &str) {
+        (self.watch)(self.sim.now(), Watched::Phase(what));
+    }
+
+    /// One server stays down, all else heals. What is left is a majority of every key's owners, and must work.
+    fn heal_but_one(&mut self) -> Result<(), Failure> {
+        self.phase("one server is down, all else is healthy");
+        self.look()?;
+        self.sim.network.heal_all();
+        let down = self.damaged.first().copied().unwrap_or(self.done.len() % self.servers);
+        self.sim.crash(down);
+        for place in (0..self.sim.len()).filter(|&place| place != down) {
+            self.sim.set_rate(place, 1_000);
+            self.sim.resume(place);
+            self.start(place);
+        }
+        self.sim.run_for(UNDER_WAY);
+        self.look()?;
+        let keys: Vec<u32> = self.keys().into_iter().take(8).collect();
+        let mut asked: Vec<(u32, Place, RequestId)> = Vec::new();
+        for (n, &key) in keys.iter().enumerate() {
+            let place = (down + 1 + n % (self.servers - 1)) % self.servers;
+            let began = self.history.now();
+            let get = kv::Op::Get { key: name(key), read: Level::Majority, within: Some(CORE_DONE_WITHIN) };
+            if let Some(id) = self.sim.request(place, Op::Kv(get)) {
+                self.open.insert(id, Asked::Get { key, client: 0, began });
+                asked.push((key, place, id));
+            }
+        }
+        let ids: Vec<RequestId> = asked.iter().map(|(.., id)| *id).collect();
+        self.sim.run_until(CORE_DONE_WITHIN, |sim| ids.iter().all(|&id| sim.reply(id).is_some()));
+        for (key, place, id) in asked {
+            if !matches!(self.sim.reply(id), Some(Ok(_))) {
+                let answer = self.sim.reply(id).map(|reply| reply.clone().map(drop));
+                return Err(Failure::Liveness(format!(
+                    "a healthy core does not serve k{key} at place {place}: {answer:?}"
+                )));
+            }
+        }
+        self.look()?;
+        self.dead_is_known(down)
+    }
+
+    fn dead_is_known(&mut self, down: Place) -> Result<(), Failure> {
+        let gone = self.sim.id(down);
+        let knows = |sim: &Sim, place: Place| {
+            let member = sim.node(place).and_then(|node| node.view().members.get(&gone));
+            member.is_none_or(|member| matches!(member.state, State::Dead | State::Left))
+        };
+        let others: Vec<Place> = (0..self.sim.len()).filter(|&place| place != down).collect();
+        if !self.sim.run_until(DEAD_KNOWN_WITHIN, |sim| others.iter().all(|&place| knows(sim, place))) {
+            return Err(Failure::Liveness(format!("not everybody knows that place {down} is dead")));
+        }
+        // And it stays so.
+        self.sim.run_for(Duration::secs(5));
+        if !others.iter().all(|&place| knows(&self.sim, place)) {
+            return Err(Failure::Safety(format!("somebody believes again that place {down} is alive")));
+        }
+        Ok(())
+    }
+
+    fn heal_all(&mut self) -> Result<(), Failure> {
+        self.phase("all is healthy");
+        self.look()?;
+        (0..self.sim.len()).for_each(|place| self.sim.set_rate(place, 1_000));
+        (0..self.sim.len()).for_each(|place| self.sim.resume(place));
+        (0..self.sim.len()).for_each(|place| self.start(place));
+        let mut equal = converge::agree(&self.sim);
+        for _ in 0..EQUAL_WITHIN.as_millis() / 1_000 {
+            if equal.is_ok() {
+                break;
+            }
+            self.sim.run_for(Duration::secs(1));
+            self.look()?;
+            equal = converge::agree(&self.sim);
+        }
+        equal.map_err(Failure::Liveness)
+    }
+
+    fn read_everything(&mut self) -> Result<(), Failure> {
+        self.phase("everything is read once more");
+        self.look()?;
+        let place = (0..self.servers).find(|place| !self.damaged.contains(place)).unwrap_or_default();
+        for key in self.keys() {
+            let began = self.history.now();
+            let get = kv::Op::Get { key: name(key), read: Level::Majority, within: Some(CORE_DONE_WITHIN) };
+            let Some(id) = self.sim.request(place, Op::Kv(get)) else { continue };
+            self.sim.run_until(CORE_DONE_WITHIN, |sim| sim.reply(id).is_some());
+            match self.sim.take_reply(id) {
+                Some(Ok(Outcome::Kv(kv::Outcome::Read { versions, .. }))) => self.judge(key, &versions, began)?,
+                other => return Err(Failure::Liveness(format!("k{key} cannot be read: {other:?}"))),
+            }
+        }
+        Ok(())
+    }
+
+    fn keys(&self) -> BTreeSet<u32> {
+        self.puts.values().map(|put| put.key).collect()
+    }
+}
