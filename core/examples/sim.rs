@@ -4,6 +4,8 @@
 //! time (liveness), 5 the code itself failed (an assertion), 6 a planted bug was not caught or something was never
 //! reached.
 
+#![allow(clippy::disallowed_types, reason = "it measures how fast the simulator is")]
+
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -322,7 +324,7 @@ fn prove_mutants(arguments: &Arguments) -> Result<(), (u8, String)> {
         let seconds = started.elapsed().as_secs_f64();
         match sum.worst {
             Some((seed, trouble)) => {
-                println!("✓ {:<22} {seconds:>6.1} s  seed {seed}: {trouble}", format!("{mutant:?}"))
+                println!("✓ {:<22} {seconds:>6.1} s  seed {seed}: {trouble}", format!("{mutant:?}"));
             }
             None => {
                 println!("✗ {:<22} {seconds:>6.1} s  not caught in {} seeds", format!("{mutant:?}"), sum.runs);

@@ -23,7 +23,7 @@ fn a_scenario_that_does_not_hold_says_where() {
     let error = script::run("run 1s\ncrash n2\nrun 1s\nagree").expect_err("n2 is still believed alive");
     assert_eq!(
         error.to_string(),
-        "line 4: n1 does not see exactly those alive who run: misses [], believes in [n2 boot 1]"
+        "line 4: n1 does not see exactly those alive who run: misses [], believes in [n2 boot 1, held as Some((Alive, 1))]"
     );
 }
 

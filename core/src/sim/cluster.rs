@@ -272,11 +272,6 @@ impl Sim {
         place.paused_until = place.paused_until.max(until);
     }
 
-    /// Lets a process that stands still go on.
-    pub fn resume(&mut self, place: usize) {
-        self.places[place].paused_until = Instant(0);
-    }
-
     /// The node that lives at a place, running or not.
     #[must_use]
     pub fn id(&self, place: usize) -> NodeId {

@@ -36,7 +36,7 @@ use crate::version::Versions;
 const REPLICAS: u8 = 3;
 /// A healthy core does whatever it is asked within this.
 const CORE_DONE_WITHIN: Duration = Duration::secs(30);
-/// Links come up, and whatever a clog or a pause held back arrives.
+/// Links come up, pauses end, and whatever a clog or a pause held back arrives.
 const UNDER_WAY: Duration = Duration::secs(30);
 /// A dead server is known as dead within this.
 const DEAD_KNOWN_WITHIN: Duration = Duration::secs(30);
@@ -425,7 +425,6 @@ impl<'w> Run<'w> {
         self.sim.crash(down);
         for place in (0..self.sim.len()).filter(|&place| place != down) {
             self.sim.set_rate(place, 1_000);
-            self.sim.resume(place);
             self.start(place);
         }
         self.sim.run_for(UNDER_WAY);
@@ -477,7 +476,6 @@ impl<'w> Run<'w> {
         self.phase("all is healthy");
         self.look()?;
         (0..self.sim.len()).for_each(|place| self.sim.set_rate(place, 1_000));
-        (0..self.sim.len()).for_each(|place| self.sim.resume(place));
         (0..self.sim.len()).for_each(|place| self.start(place));
         let mut equal = converge::agree(&self.sim);
         for _ in 0..EQUAL_WITHIN.as_millis() / 1_000 {

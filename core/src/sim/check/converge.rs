@@ -27,7 +27,8 @@ pub fn agree(sim: &Sim) -> Result<(), String> {
         if alive(node) != expected {
             let names = |ids: &[(NodeId, Generation)], others: &[(NodeId, Generation)]| -> Vec<String> {
                 let only = ids.iter().filter(|id| !others.contains(id));
-                only.map(|(id, generation)| format!("{} boot {}", sim.name(*id), generation.0)).collect()
+                let held = |id| node.view().members.get(&id).map(|member| (member.state, member.generation.0));
+                only.map(|(id, boot)| format!("{} boot {}, held as {:?}", sim.name(*id), boot.0, held(*id))).collect()
             };
             let alive = alive(node);
             return Err(format!(
