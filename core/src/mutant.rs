@@ -2,7 +2,7 @@
 //!
 //! A test that cannot fail proves nothing. Each [`Mutant`] is a mistake that a system like this one has really made,
 //! or nearly; with the feature `mutants` one of them at a time can be switched on, and the swarm of random clusters
-//! must then end in a violation. Without the feature [`planted`] is a constant and the compiler removes it all.
+//! must then end in a violation. Without the feature `planted` is a constant and the compiler removes it all.
 
 /// A mistake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
