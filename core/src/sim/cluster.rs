@@ -414,14 +414,15 @@ impl Sim {
 
     /// Does the next thing.
     pub fn step(&mut self) {
-        let Some(((at, _), happening)) = self.agenda.pop_first() else {
+        let Some(((at, order), happening)) = self.agenda.pop_first() else {
             return;
         };
         self.now = self.now.max(at);
         let resumes = self.places[happening.place()].paused_until;
         if resumes > self.now {
-            // In the order in which it would have happened.
-            return self.plan(resumes.since(self.now), happening);
+            // In the order in which it would have happened, also where the pause is drawn out meanwhile.
+            self.agenda.insert((resumes, order), happening);
+            return;
         }
         match happening {
             Happening::Wake { place, run } => {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   form a cluster → do the steps, judging every answer when it comes
-//!     → the healthy core: one server stays down, all else heals; every request must be *done* within 30 s,
+//!     → the healthy core: one server stays down, all else heals; reads of some keys must be *done* within 30 s,
 //!       and everybody must know who is dead
 //!     → everything heals: within 60 s owners hold the same and members see each other as they are
 //!     → every key is read once more, and judged against all that was ever acknowledged
@@ -42,7 +42,7 @@ const UNDER_WAY: Duration = Duration::secs(30);
 const DEAD_KNOWN_WITHIN: Duration = Duration::secs(30);
 /// After everything has healed, all are equal within this.
 const EQUAL_WITHIN: Duration = Duration::secs(60);
-/// Two clients use one key at once and at most so many requests are open; beyond, steps are skipped.
+/// Requests that are open at once, at most; beyond, a step that asks is skipped.
 const OPEN_MAX: usize = 64;
 
 /// What went wrong.
@@ -86,7 +86,7 @@ pub const REACHED: [&str; 22] = [
     "read",
     "siblings",
     "repeated",
-    "second copy minted",
+    "handed to another owner",
     "repaired",
     "collected",
     "crashed",
@@ -383,7 +383,7 @@ impl<'w> Run<'w> {
         let what = match &event.kind {
             EventKind::Slept { .. } => "slept",
             EventKind::Kv(kv::Event::Repaired { .. }) => "repaired",
-            EventKind::Kv(kv::Event::Handed { attempt: 2.., .. }) => "second copy minted",
+            EventKind::Kv(kv::Event::Handed { attempt: 2.., .. }) => "handed to another owner",
             EventKind::Kv(kv::Event::Collected { .. }) => "collected",
             EventKind::Membership(membership::Event::Refuted { .. }) => "refuted",
             EventKind::Membership(membership::Event::Changed(member)) if member.state == State::Suspect => "suspected",
