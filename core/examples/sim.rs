@@ -2,7 +2,7 @@
 //!
 //! Exit codes: 0 all held, 2 bad arguments, 3 something happened that must not (safety), 4 something did not happen in
 //! time (liveness), 5 the code itself failed (an assertion), 6 a planted bug was not caught or something was never
-//! reached.
+//! reached, 7 the same seed ran differently the second time.
 
 #![allow(clippy::disallowed_types, reason = "it measures how fast the simulator is")]
 
@@ -55,6 +55,9 @@ struct Arguments {
     /// Plant every bug in turn: each must be caught within --seeds.
     #[arg(long, conflicts_with_all = ["mutant", "plan", "seed"])]
     mutants: bool,
+    /// Run each seed twice: both runs must be the same, input by input.
+    #[arg(long, conflicts_with_all = ["mutants", "plan", "seed", "hashes"])]
+    twice: bool,
     /// Print a hash of each seed's run and nothing else: equal wherever it runs.
     #[arg(long)]
     hashes: bool,
@@ -65,6 +68,8 @@ struct Arguments {
 enum Trouble {
     Failed(Failure),
     Crashed(String),
+    /// Of two runs of the same seed.
+    Different(u64, u64),
 }
 
 impl Trouble {
@@ -73,6 +78,7 @@ impl Trouble {
             Self::Failed(Failure::Safety(_)) => 3,
             Self::Failed(Failure::Liveness(_)) => 4,
             Self::Crashed(_) => 5,
+            Self::Different(..) => 7,
         }
     }
 
@@ -86,6 +92,7 @@ impl std::fmt::Display for Trouble {
         match self {
             Self::Failed(failure) => failure.fmt(f),
             Self::Crashed(what) => write!(f, "crash: {what}"),
+            Self::Different(one, other) => write!(f, "not deterministic: it ran as {one:016x}, then as {other:016x}"),
         }
     }
 }
@@ -244,6 +251,7 @@ fn sweep(arguments: &Arguments, first: bool, mut progress: impl FnMut(&Sum)) -> 
                         return;
                     }
                     let (report, trouble) = guarded(|| drawn(seed, arguments, &mut |_, _| ()));
+                    let trouble = trouble.or_else(|| run_again(seed, arguments, report.as_ref()?.hash));
                     let _ = sender.send((seed, report, trouble));
                 }
             });
@@ -268,6 +276,16 @@ fn sweep(arguments: &Arguments, first: bool, mut progress: impl FnMut(&Sum)) -> 
         }
     });
     sum
+}
+
+/// With `--twice`: what is wrong if a seed runs differently the second time.
+fn run_again(seed: u64, arguments: &Arguments, hash: u64) -> Option<Trouble> {
+    if !arguments.twice {
+        return None;
+    }
+    let (again, trouble) = guarded(|| drawn(seed, arguments, &mut |_, _| ()));
+    let other = again.map(|report| report.hash).unwrap_or_default();
+    trouble.or_else(|| (other != hash).then_some(Trouble::Different(hash, other)))
 }
 
 fn many(arguments: &Arguments) -> Result<(), (u8, String)> {

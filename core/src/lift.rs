@@ -98,6 +98,11 @@ pub enum EventKind {
         /// For how long.
         span: Duration,
     },
+    /// The disk is full, or has room again.
+    DiskFull {
+        /// Whether it is full now.
+        full: bool,
+    },
     Membership(membership::Event),
     Topology(topology::Event),
     Kv(kv::Event),
@@ -270,6 +275,8 @@ impl core::fmt::Display for EventKind {
             }
             Self::Received { message, kind } => write!(f, "received {kind:?} #{} from {}", message.seq, message.node),
             Self::Slept { span } => write!(f, "slept for {span}"),
+            Self::DiskFull { full: true } => f.write_str("has no room on its disk"),
+            Self::DiskFull { full: false } => f.write_str("has room on its disk again"),
             Self::Membership(event) => event.fmt(f),
             Self::Topology(event) => event.fmt(f),
             Self::Kv(event) => event.fmt(f),

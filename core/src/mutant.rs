@@ -48,11 +48,13 @@ pub enum Mutant {
     DeadRevived,
     /// A journal's torn tail is left where it is, and written behind.
     TornTailKept,
+    /// A copy of a refused write is done after all.
+    RefusalForgotten,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::AckBeforeSync,
         Self::ReadBeforeSync,
         Self::QuorumOneShort,
@@ -73,6 +75,7 @@ impl Mutant {
         Self::IncarnationIgnored,
         Self::DeadRevived,
         Self::TornTailKept,
+        Self::RefusalForgotten,
     ];
 }
 

@@ -51,6 +51,8 @@ pub enum Input {
         /// Whether it is open now.
         up: bool,
     },
+    /// The disk is full, or has room again. Until it has, batches may wait, and this node stores nothing new.
+    DiskFull(bool),
     /// Nothing but the time.
     Tick,
 }
@@ -62,6 +64,21 @@ pub struct Node {
     membership: Membership,
     topology: Topology,
     kv: Kv,
+}
+
+/// How much a node holds of what could grow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// Messages and answers that wait for the disk.
+    pub held: usize,
+    /// Operations that it coordinates.
+    pub operations: usize,
+    /// Timers that are set.
+    pub timers: usize,
+    /// Members that it knows, the dead included.
+    pub members: usize,
+    /// Claims about members that it still passes on.
+    pub rumours: usize,
 }
 
 /// What belongs to the node and not to one protocol.
@@ -81,6 +98,7 @@ struct Shared {
     cause: Cause,
     tracer: Tracer,
     view_changed: bool,
+    disk_full: bool,
 }
 
 /// Who watches must not change what happens: equal and hashed as nothing, whatever it holds.
@@ -159,6 +177,7 @@ impl Node {
             cause: Cause::Start,
             tracer: Tracer::default(),
             view_changed: false,
+            disk_full: false,
         };
         Ok(Self { shared, membership, topology, kv })
     }
@@ -188,6 +207,7 @@ impl Node {
                 self.shared.outbox.persisted(id);
             }
             Input::Link { peer, up } => self.link(peer, up),
+            Input::DiskFull(full) => self.disk_full(full),
             Input::Tick => (),
         }
         self.settle();
@@ -215,6 +235,18 @@ impl Node {
     #[must_use]
     pub fn store(&self) -> &crate::kv::Store {
         self.kv.store()
+    }
+
+    /// How much it holds of what could grow; [`limits`] bounds each.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        Load {
+            held: self.shared.outbox.held(),
+            operations: self.kv.operations(),
+            timers: self.shared.timers.len(),
+            members: self.shared.view.members.len(),
+            rumours: self.membership.rumours(),
+        }
     }
 
     /// Its name.
@@ -273,6 +305,13 @@ impl Node {
             Op::Membership(op) => step(shared, membership, |p, cx, fx| p.on_op(cx, id, op, fx)),
             Op::Topology(op) => step(shared, topology, |p, cx, fx| p.on_op(cx, id, op, fx)),
             Op::Kv(op) => step(shared, kv, |p, cx, fx| p.on_op(cx, id, op, fx)),
+        }
+    }
+
+    fn disk_full(&mut self, full: bool) {
+        if core::mem::replace(&mut self.shared.disk_full, full) != full {
+            self.shared.cause = Cause::Durable;
+            self.shared.trace(|| EventKind::DiskFull { full });
         }
     }
 
@@ -359,6 +398,7 @@ where
         now: shared.now,
         config: &shared.config,
         view: &shared.view,
+        disk_full: shared.disk_full,
         rng: &mut shared.rng,
     };
     run(protocol, &mut cx, &mut fx);

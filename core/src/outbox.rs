@@ -97,6 +97,10 @@ impl Outbox {
         }
     }
 
+    pub(crate) fn held(&self) -> usize {
+        self.held.len()
+    }
+
     /// Whether so much waits for the disk that nothing should be added by others.
     pub(crate) fn is_congested(&self) -> bool {
         self.held.len() >= limits::HELD

@@ -66,6 +66,8 @@ pub struct Ctx<'a> {
     pub config: &'a Config,
     /// Who owns and who is reachable.
     pub view: &'a View,
+    /// Whether the disk has no room for anything new.
+    pub disk_full: bool,
     /// Jitter and ids.
     pub rng: &'a mut Rng,
 }

@@ -55,6 +55,8 @@ pub enum Refusal {
     InvalidContext,
     /// A queue is full; nothing was done.
     Overloaded,
+    /// The disks of too many owners are full; nothing was written.
+    DiskFull,
     /// The replica does not own the key in this epoch.
     NotAnOwner,
     /// The node is leaving the cluster and takes no more requests.
@@ -76,6 +78,7 @@ impl Refusal {
             Self::TooManySiblings => "TOO_MANY_SIBLINGS",
             Self::InvalidContext => "INVALID_CONTEXT",
             Self::Overloaded => "OVERLOADED",
+            Self::DiskFull => "DISK_FULL",
             Self::NotAnOwner => "NOT_AN_OWNER",
             Self::Leaving => "LEAVING",
         }
@@ -131,6 +134,10 @@ impl fmt::Display for Refusal {
                 f.write_str("the context names writes that were never made; use the context of a read")
             }
             Self::Overloaded => f.write_str("too many requests at once; nothing was done; slow down and try again"),
+            Self::DiskFull => f.write_str(
+                "the disk of every owner that could be asked is full; nothing was written; free some space, and it goes \
+                 on by itself",
+            ),
             Self::NotAnOwner => f.write_str("the replica does not own this key; try again"),
             Self::Leaving => f.write_str("this node is leaving the cluster; ask another one"),
         }

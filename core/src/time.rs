@@ -56,6 +56,12 @@ impl Duration {
 }
 
 impl Instant {
+    /// The next whole second from here.
+    #[must_use]
+    pub fn next_second(self) -> Self {
+        Self(self.0.next_multiple_of(1_000_000))
+    }
+
     /// The span since `earlier`, zero if that lies in the future.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {

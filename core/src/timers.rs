@@ -44,6 +44,18 @@ impl<T: Ord + Clone> Timers<T> {
         Some(timer)
     }
 
+    /// How many are set.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.armed.len()
+    }
+
+    /// Whether none is set.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.armed.is_empty()
+    }
+
     /// The earliest deadline.
     #[must_use]
     pub fn next(&self) -> Option<Instant> {

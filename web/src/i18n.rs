@@ -332,6 +332,7 @@ pub fn refusal(language: Language, refusal: &Refusal) -> String {
         Refusal::InvalidContext => "上下文提到了从未发生的写入；请使用读取所得的上下文".to_owned(),
         Refusal::Overloaded => "请求太多；什么都没有做；请稍后再试".to_owned(),
         Refusal::NotAnOwner => "该副本不是此键的所有者；请重试".to_owned(),
+        Refusal::DiskFull => "能问到的所有者的磁盘都满了；什么都没有写入；腾出空间后会自动恢复".to_owned(),
         Refusal::Leaving => "本节点正在离开集群；请问别的节点".to_owned(),
     };
     format!("{}：{what}", refusal.code())
@@ -385,6 +386,8 @@ fn explain_english(who: &str, kind: &EventKind, name: &impl Fn(NodeId) -> String
         EventKind::Slept { span } => {
             format!("{who} was asleep for {} s and suspects nobody for it", span.as_millis() / 1_000)
         }
+        EventKind::DiskFull { full: true } => format!("the disk of {who} is full: it stores nothing new for now"),
+        EventKind::DiskFull { full: false } => format!("{who} has room on its disk again"),
         EventKind::Sent { to, kind, .. } => format!("{who} sent {kind:?} to {}", list(to, name, ", ")),
         EventKind::Received { message, kind } => format!("{who} got {kind:?} from {}", name(message.node)),
         EventKind::Membership(event) => match event {
@@ -449,6 +452,8 @@ fn explain_chinese(who: &str, kind: &EventKind, name: &impl Fn(NodeId) -> String
     match kind {
         EventKind::Started => format!("{who} 启动了"),
         EventKind::Slept { span } => format!("{who} 睡了 {} 秒，不因此怀疑任何人", span.as_millis() / 1_000),
+        EventKind::DiskFull { full: true } => format!("{who} 的磁盘满了：暂不存储新的数据"),
+        EventKind::DiskFull { full: false } => format!("{who} 的磁盘又有空间了"),
         EventKind::Sent { to, kind, .. } => format!("{who} 向 {} 发出 {kind:?}", list(to, name, "、")),
         EventKind::Received { message, kind } => format!("{who} 收到 {} 的 {kind:?}", name(message.node)),
         EventKind::Membership(event) => match event {

@@ -300,7 +300,11 @@ impl Playback {
                 self.tell(event);
                 true
             }
-            EventKind::Started | EventKind::Slept { .. } | EventKind::Membership(_) | EventKind::Topology(_) => {
+            EventKind::Started
+            | EventKind::Slept { .. }
+            | EventKind::DiskFull { .. }
+            | EventKind::Membership(_)
+            | EventKind::Topology(_) => {
                 self.tell(event);
                 true
             }

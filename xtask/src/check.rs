@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use crate::{Failure, cargo, run, say, setup};
+use crate::{Failure, cargo, run, say, setup, sim};
 
 /// What can be chosen.
 #[derive(Args, Debug)]
@@ -17,7 +17,7 @@ pub struct Arguments {
 /// A step: its name and what it runs.
 type Step = (&'static str, fn() -> Result<(), Failure>);
 
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 14] = [
     ("set-up", set_up),
     ("format", || run(cargo(["fmt", "--all", "--check"]), "cargo fmt")),
     ("lints", || run(cargo(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]), "cargo clippy")),
@@ -36,13 +36,18 @@ const STEPS: [Step; 11] = [
         run(cargo(["build", "--package", "qunlong-core", "--target", "thumbv7em-none-eabihf"]), "the bare-metal build")
     }),
     ("native tests", || run(cargo(["test", "--workspace", "--exclude", "xtask"]), "the native tests")),
-    ("1,000 random clusters", || {
-        run(cargo(["test", "--release", "--package", "qunlong-core", "--test", "seeds"]), "the random clusters")
-    }),
+    ("4,000 random clusters", || simulate(&["--seeds", "4000", "--steps", "50000"])),
+    ("random clusters run twice", || simulate(&["--seeds", "50", "--steps", "50000", "--twice"])),
+    ("beyond what is promised", || simulate(&["--seeds", "200", "--steps", "20000", "--beyond"])),
+    ("planted bugs", || simulate(&["--mutants", "--seeds", "2000", "--steps", "10000"])),
     ("core under wasm32", || whole_system("wasm")),
     ("real processes", || whole_system("servers")),
     ("real browser", || whole_system("hybrid")),
 ];
+
+fn simulate(arguments: &[&str]) -> Result<(), Failure> {
+    run(sim::command(arguments), &format!("cargo xtask sim {}", arguments.join(" ")))
+}
 
 fn whole_system(name: &str) -> Result<(), Failure> {
     run(cargo(["test", "--package", "xtask", "--test", name]), &format!("the tests in xtask/tests/{name}.rs"))
@@ -79,12 +84,12 @@ pub fn run_all(arguments: &Arguments) -> Result<(), Failure> {
             break;
         }
     }
-    println!("\n  {:<24} {:>8}", "step", "seconds");
+    println!("\n  {:<28} {:>8}", "step", "seconds");
     for (name, span, result) in &results {
         let mark = if result.is_ok() { "✓" } else { "✗" };
-        println!("{mark} {name:<24} {:>8.1}", span.as_secs_f64());
+        println!("{mark} {name:<28} {:>8.1}", span.as_secs_f64());
     }
-    println!("  {:<24} {:>8.1}\n", "all", started.elapsed().as_secs_f64());
+    println!("  {:<28} {:>8.1}\n", "all", started.elapsed().as_secs_f64());
     let failed: Vec<&str> = results.iter().filter(|(.., result)| result.is_err()).map(|(name, ..)| *name).collect();
     if results.is_empty() {
         return Err(Failure("no step has such a name".to_owned()));

@@ -1,6 +1,7 @@
 //! `cargo xtask sim`: builds the simulator's command line with its planted bugs, and hands over to it.
 
-use std::process::ExitCode;
+use std::ffi::OsStr;
+use std::process::{Command, ExitCode};
 
 use clap::Args;
 
@@ -20,8 +21,13 @@ pub struct Arguments {
 ///
 /// If cargo cannot be started.
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let mut command = cargo(["run", "--quiet", "--release", "--package", "qunlong-core", "--features", "mutants"]);
-    command.args(["--example", "sim", "--"]).args(&arguments.rest);
-    let status = command.status().map_err(|error| Failure(format!("cannot start cargo: {error}")))?;
+    let status = command(&arguments.rest).status().map_err(|error| Failure(format!("cannot start cargo: {error}")))?;
     Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
+}
+
+/// The simulator with these arguments.
+pub(crate) fn command(arguments: &[impl AsRef<OsStr>]) -> Command {
+    let mut command = cargo(["run", "--quiet", "--release", "--package", "qunlong-core", "--features", "mutants"]);
+    command.args(["--example", "sim", "--"]).args(arguments);
+    command
 }

@@ -49,7 +49,7 @@ fn script(bytes: &[u8]) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_core_passes_its_tests_under_wasm32() {
     let programs = programs();
-    for name in ["qunlong_core", "scenarios", "seam", "seeds"] {
+    for name in ["qunlong_core", "scenarios", "seam", "swarm"] {
         let found = programs.iter().any(|path| path.to_string_lossy().contains(&format!("/{name}-")));
         assert!(found, "{name} was not built");
     }

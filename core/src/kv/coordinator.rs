@@ -35,6 +35,8 @@ struct Pending {
     deadline: Instant,
     /// Whether a write has left for an owner: from then on only *done* or *unknown* can be said.
     handed_out: bool,
+    /// Whether one had left before it was started over: then no refusal of now is the whole truth.
+    handed_before: bool,
     work: Work,
 }
 
@@ -78,6 +80,8 @@ struct Writing {
     needed: u8,
     /// How often an owner was asked to mint.
     attempts: u32,
+    /// Owners that have no room for it, and said so.
+    full: BTreeSet<NodeId>,
     /// Owners that hold each dot: answers for different dots are never added together.
     acked: BTreeMap<Dot, Tally>,
     /// What a client that made this write may say it has seen, by the owner that minted the dot.
@@ -102,6 +106,10 @@ pub(super) struct Page {
 }
 
 impl Coordinator {
+    pub(super) fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
     pub(super) fn on_op(&mut self, cx: &mut Ctx<'_>, id: RequestId, op: Op, fx: &mut Effects<Kv>) {
         if self.pending.len() >= limits::PENDING_OPERATIONS {
             // Nothing was asked of anybody.
@@ -115,7 +123,8 @@ impl Coordinator {
         let seq = self.seq;
         match self.begin(cx, seq, op, fx) {
             Ok(work) => {
-                let pending = Pending { id, epoch: cx.view.epoch(), deadline, handed_out: false, work };
+                let pending =
+                    Pending { id, epoch: cx.view.epoch(), deadline, handed_out: false, handed_before: false, work };
                 self.wait(cx, seq, pending, fx);
             }
             // Nothing was asked of anybody.
@@ -125,6 +134,7 @@ impl Coordinator {
 
     /// Waits for the answers to what was just asked.
     fn wait(&mut self, cx: &Ctx<'_>, seq: u64, mut pending: Pending, fx: &mut Effects<Kv>) {
+        pending.handed_before = pending.handed_out;
         pending.handed_out |= matches!(pending.work, Work::Put(..));
         fx.arm(pending.deadline.since(cx.now.mono), Timer::Deadline(seq));
         self.pending.insert(seq, pending);
@@ -286,24 +296,34 @@ impl Coordinator {
         refusal: Refusal,
         fx: &mut Effects<Kv>,
     ) {
-        let Some(Pending { id, work: Work::Put(writing, _), .. }) = self.matching(cx, op) else {
+        let Some(Pending { id, handed_before, work: Work::Put(writing, _), .. }) = self.matching(cx, op) else {
             return;
         };
         if let Refusal::StaleRound { mine, .. } = refusal {
             return self.on_stale_round(cx, from, op, mine, fx);
+        }
+        if refusal == Refusal::DiskFull {
+            writing.full.insert(from);
         }
         if writing.found.is_some() || writing.minter(writing.attempts) != from {
             return;
         }
         let could_not_judge = matches!(
             refusal,
-            Refusal::NoEpoch | Refusal::WrongEpoch { .. } | Refusal::NotAnOwner | Refusal::Overloaded
+            Refusal::NoEpoch
+                | Refusal::WrongEpoch { .. }
+                | Refusal::NotAnOwner
+                | Refusal::Overloaded
+                | Refusal::DiskFull
         );
-        if could_not_judge {
+        // An owner that refused for good refuses every copy of the same message; another copy may be under way.
+        let nobody_else_was_asked = !*handed_before && writing.attempts == 1;
+        let all_are_full = !*handed_before && writing.owners.iter().all(|owner| writing.full.contains(owner));
+        if could_not_judge && !all_are_full {
             if (writing.attempts as usize) < writing.owners.len() {
                 writing.hand_over(cx, op.seq, fx);
             }
-        } else if writing.attempts == 1 && refusal.is_definite() && writing.acked.is_empty() {
+        } else if (nobody_else_was_asked || all_are_full) && refusal.is_definite() && writing.acked.is_empty() {
             let id = *id;
             self.pending.remove(&op.seq);
             finish(op, id, Err(refusal), fx);
@@ -393,7 +413,12 @@ impl Coordinator {
             }
         };
         match again {
-            Ok(work) => self.wait(cx, seq, Pending { id, epoch: cx.view.epoch(), deadline, handed_out, work }, fx),
+            Ok(work) => self.wait(
+                cx,
+                seq,
+                Pending { id, epoch: cx.view.epoch(), deadline, handed_out, handed_before: false, work },
+                fx,
+            ),
             Err(_) if handed_out => {
                 let unknown = Refusal::TimeoutUnknown { acked: 0, needed: 0 };
                 finish(op_id(cx, seq), id, Err(unknown), fx);
@@ -515,6 +540,7 @@ impl Writing {
             owners,
             needed: needed(chosen, put.level)?,
             attempts: 0,
+            full: BTreeSet::new(),
             acked: BTreeMap::new(),
             seen: BTreeMap::new(),
         })

@@ -35,6 +35,7 @@
 
 mod collect;
 mod coordinator;
+mod refusals;
 mod repair;
 mod replica;
 mod store;
@@ -53,12 +54,14 @@ use crate::time::Duration;
 use crate::version::{Dot, VersionVector, Versions};
 use collect::Collector;
 use coordinator::{Coordinator, Page};
+use refusals::Refusals;
 pub use store::Store;
 
 /// The state of one node's keys: what it stores as an owner, and what it coordinates.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Kv {
     store: Store,
+    refusals: Refusals,
     coordinator: Coordinator,
     collector: Collector,
 }
@@ -178,6 +181,14 @@ pub enum Msg {
     Repair(repair::Msg),
     /// Collection of deletes.
     Collect(collect::Msg),
+}
+
+impl Msg {
+    /// Whether taking it in needs room on the disk. A write to be minted does too; that one is answered.
+    fn brings_more(&self) -> bool {
+        let repairs = matches!(self, Self::Repair(repair::Msg::Differ { .. } | repair::Msg::Push { .. }));
+        repairs || matches!(self, Self::Store { .. } | Self::Collect(_))
+    }
 }
 
 /// Timers, by the coordinator's number of the operation where there is one.
@@ -396,6 +407,24 @@ impl Kv {
     pub fn store(&self) -> &Store {
         &self.store
     }
+
+    /// Operations that this node coordinates now.
+    pub(crate) fn operations(&self) -> usize {
+        self.coordinator.pending()
+    }
+
+    /// Mints, unless this very message was refused before: what was refused stays so, however late a copy comes.
+    fn mint(&mut self, cx: &Ctx<'_>, at: (OpId, Epoch, Round), write: Write, fx: &mut Effects<Self>) {
+        let op = at.0;
+        let minted = match self.refusals.of(op) {
+            Some(refusal) => Err(refusal.clone()),
+            None => self.store.on_mint(cx, at, write, fx),
+        };
+        if let Err(refusal) = minted {
+            self.refusals.remember(op, &refusal);
+            replica::refuse(op, refusal, fx);
+        }
+    }
 }
 
 impl Protocol for Kv {
@@ -413,9 +442,13 @@ impl Protocol for Kv {
     }
 
     fn on_message(&mut self, cx: &mut Ctx<'_>, from: NodeId, msg: Msg, fx: &mut Effects<Self>) {
+        if cx.disk_full && msg.brings_more() {
+            // As if it was lost: it is sent again.
+            return;
+        }
         match msg {
             Msg::Read { op, epoch, round, key } => self.store.on_read(cx, (op, epoch, round), &key, fx),
-            Msg::Mint { op, epoch, round, write } => self.store.on_mint(cx, (op, epoch, round), write, fx),
+            Msg::Mint { op, epoch, round, write } => self.mint(cx, (op, epoch, round), write, fx),
             Msg::Store { op, epoch, round, key, dot, versions } => {
                 self.store.on_store(cx, from, (op, epoch, round), key, (dot, &versions), fx);
             }

@@ -38,13 +38,18 @@ impl Store {
         }
     }
 
+    /// Mints a dot for a write and sends the result around; of a write that is here already, the dot it has.
+    ///
+    /// # Errors
+    ///
+    /// Why not; nothing was changed.
     pub(super) fn on_mint(
         &mut self,
         cx: &Ctx<'_>,
         (op, epoch, round): (OpId, Epoch, Round),
         write: Write,
         fx: &mut Effects<Kv>,
-    ) {
+    ) -> Result<(), Refusal> {
         let Write { id, key, value, context } = write;
         let minted = check_owner(cx, epoch, &key).and_then(|()| {
             check_size(&key, value.as_ref())?;
@@ -52,6 +57,9 @@ impl Store {
             let mut versions = self.get(&key).cloned().unwrap_or_default();
             if let Some(dot) = versions.dot_of(id) {
                 return Ok((dot, versions));
+            }
+            if cx.disk_full {
+                return Err(Refusal::DiskFull);
             }
             if planted(Mutant::MintForgetsHeld) {
                 versions = Versions::default();
@@ -70,20 +78,16 @@ impl Store {
             self.keep(cx, key.clone(), versions.clone(), fx);
             Ok((dot, versions))
         });
-        match minted {
-            Ok((dot, versions)) => {
-                let seen =
-                    if planted(Mutant::ContextTooWide) { versions.context().clone() } else { versions.seen_by(id) };
-                fx.send(op.node, Msg::Stored { op, dot, context: Some(seen) });
-                let others = other_owners(cx, &key);
-                if !others.is_empty() {
-                    let round = self.round(Partition::of(&key));
-                    fx.send_all(others, Msg::Store { op, epoch, round, key: key.clone(), dot, versions });
-                }
-                fx.trace(|| Event::Minted { op, key, dot });
-            }
-            Err(refusal) => refuse(op, refusal, fx),
+        let (dot, versions) = minted?;
+        let seen = if planted(Mutant::ContextTooWide) { versions.context().clone() } else { versions.seen_by(id) };
+        fx.send(op.node, Msg::Stored { op, dot, context: Some(seen) });
+        let others = other_owners(cx, &key);
+        if !others.is_empty() {
+            let round = self.round(Partition::of(&key));
+            fx.send_all(others, Msg::Store { op, epoch, round, key: key.clone(), dot, versions });
         }
+        fx.trace(|| Event::Minted { op, key, dot });
+        Ok(())
     }
 
     pub(super) fn on_store(
@@ -242,7 +246,7 @@ fn other_owners(cx: &Ctx<'_>, key: &Bytes) -> Vec<NodeId> {
     owners.iter().copied().filter(|&owner| owner != cx.me).collect()
 }
 
-fn refuse(op: OpId, refusal: Refusal, fx: &mut Effects<Kv>) {
+pub(super) fn refuse(op: OpId, refusal: Refusal, fx: &mut Effects<Kv>) {
     // A refusal changes nothing, here or later.
     fx.send_now(op.node, Msg::Refused { op, refusal });
 }

@@ -178,6 +178,11 @@ impl Membership {
         Self { own, known: BTreeMap::new(), rumours: Rumours::default(), probes: Probes::default(), leaving: false }
     }
 
+    /// Claims that still have to spread.
+    pub(crate) fn rumours(&self) -> usize {
+        self.rumours.len()
+    }
+
     /// Takes in one claim and lets it spread if it is news.
     fn learn(&mut self, cx: &mut Ctx<'_>, claim: Member, fx: &mut Effects<Self>) {
         if claim.id == cx.me {

@@ -22,6 +22,10 @@ impl Rumours {
         self.0.insert(claim.id, Rumour { claim, sent: 0 });
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

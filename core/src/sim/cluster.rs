@@ -61,6 +61,8 @@ struct Place {
     clock: Clock,
     /// Until then the process stands still; what arrives waits.
     paused_until: Instant,
+    /// Until then its timers fire at whole seconds only, as those of a hidden page do.
+    hidden_until: Instant,
     /// Lives with storage of their own; each but the first is a new node.
     lives: u8,
 }
@@ -106,6 +108,7 @@ enum Happening {
     Synced { place: usize, run: u64 },
     Told { place: usize, run: u64, id: PersistId },
     Link { place: usize, run: u64, peer: NodeId, up: bool },
+    Room { place: usize },
 }
 
 impl Happening {
@@ -115,6 +118,7 @@ impl Happening {
             | Self::Arrive { place, .. }
             | Self::Synced { place, .. }
             | Self::Told { place, .. }
+            | Self::Room { place }
             | Self::Link { place, .. } => place,
         }
     }
@@ -173,6 +177,7 @@ impl Sim {
             wake: None,
             clock: Clock::default(),
             paused_until: Instant(0),
+            hidden_until: Instant(0),
             lives: 1,
         });
     }
@@ -223,6 +228,12 @@ impl Sim {
         self.rng.fork()
     }
 
+    /// How much is under way: messages, syncs, wake-ups.
+    #[must_use]
+    pub fn under_way(&self) -> usize {
+        self.agenda.len()
+    }
+
     /// Inputs handled by all nodes so far.
     #[must_use]
     pub fn inputs(&self) -> u64 {
@@ -270,6 +281,31 @@ impl Sim {
         let until = self.now + span;
         let place = &mut self.places[place];
         place.paused_until = place.paused_until.max(until);
+    }
+
+    /// Lets a place's timers fire at whole seconds only, as browsers do to pages that nobody sees.
+    pub fn hide(&mut self, place: usize, span: Duration) {
+        let until = self.now + span;
+        let place = &mut self.places[place];
+        place.hidden_until = place.hidden_until.max(until);
+    }
+
+    /// Fills a place's disk for a while. What its node wants written waits, and the node knows.
+    pub fn fill(&mut self, place: usize, span: Duration) {
+        let spot = &mut self.places[place];
+        spot.disk.set_full(&mut self.rng, true);
+        self.input(place, Input::DiskFull(true));
+        self.plan(span, Happening::Room { place });
+    }
+
+    /// Makes room on a place's disk.
+    pub fn make_room(&mut self, place: usize) {
+        let spot = &mut self.places[place];
+        let (next, run) = (spot.disk.set_full(&mut self.rng, false), spot.run);
+        if let Some(span) = next {
+            self.plan(span, Happening::Synced { place, run });
+        }
+        self.input(place, Input::DiskFull(false));
     }
 
     /// The node that lives at a place, running or not.
@@ -377,6 +413,9 @@ impl Sim {
         spot.run += 1;
         let (id, run) = (spot.config.id, spot.run);
         self.input(place, Input::Tick);
+        if self.places[place].disk.is_full() {
+            self.input(place, Input::DiskFull(true));
+        }
         for other in self.partners(place) {
             if self.places[other].node.is_none() {
                 continue;
@@ -437,7 +476,9 @@ impl Sim {
                 }
             }
             Happening::Synced { place, run } => {
-                if self.is_running(place, run) {
+                if self.is_running(place, run) && core::mem::take(&mut self.places[place].disk.failing) {
+                    self.crash(place);
+                } else if self.is_running(place, run) {
                     let (done, next) = self.places[place].disk.synced(&mut self.rng);
                     if let Some(span) = next {
                         self.plan(span, Happening::Synced { place, run });
@@ -447,6 +488,7 @@ impl Sim {
                     }
                 }
             }
+            Happening::Room { place } => self.make_room(place),
             Happening::Told { place, run, id } => {
                 if self.is_running(place, run) {
                     self.input(place, Input::Persisted(id));
@@ -514,6 +556,7 @@ impl Sim {
         let spot = &mut self.places[place];
         let deadline = spot.node.as_ref().and_then(Node::deadline);
         let at = deadline.map(|at| spot.clock.time_of(at).max(self.now));
+        let at = at.map(|at| if at < spot.hidden_until { at.next_second() } else { at });
         if let Some(at) = at.filter(|&at| spot.wake != Some(at)) {
             spot.wake = Some(at);
             let run = spot.run;

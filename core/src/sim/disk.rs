@@ -19,6 +19,10 @@ pub struct Disk {
     pub sync_max: Duration,
     /// A disk that lies says *durable* at once. No node can survive it; it is here to show that checkers notice.
     pub lies: bool,
+    /// The next sync fails; a host ends its process then, for no later sync would say what was lost.
+    pub failing: bool,
+    /// No room: what is handed in waits.
+    full: bool,
     /// Starts that found a torn tail and cut it.
     pub torn: u64,
     durable: Vec<u8>,
@@ -39,6 +43,8 @@ impl Disk {
             sync_min: Duration(100),
             sync_max: Duration::millis(1),
             lies: false,
+            failing: false,
+            full: false,
             torn: 0,
             durable,
             writer,
@@ -53,6 +59,16 @@ impl Disk {
         self.begin_sync(rng)
     }
 
+    pub(crate) fn is_full(&self) -> bool {
+        self.full
+    }
+
+    /// Fills the disk, or makes room. Returns how long the next sync takes if one starts.
+    pub fn set_full(&mut self, rng: &mut Rng, full: bool) -> Option<Duration> {
+        self.full = full;
+        self.begin_sync(rng)
+    }
+
     /// The running sync is done. Returns what it made durable, and how long the next one takes if one starts.
     pub fn synced(&mut self, rng: &mut Rng) -> (Option<PersistId>, Option<Duration>) {
         let done = self.syncing.take().map(|(id, bytes)| {
@@ -64,7 +80,7 @@ impl Disk {
 
     /// All that waits becomes one batch, so that one sync serves many writes.
     fn begin_sync(&mut self, rng: &mut Rng) -> Option<Duration> {
-        if self.syncing.is_some() || self.waiting.is_empty() {
+        if self.syncing.is_some() || self.waiting.is_empty() || self.full {
             return None;
         }
         let id = self.waiting.last().map(|(id, _)| *id)?;
@@ -85,6 +101,21 @@ impl Disk {
         let at = rng.below(sealed as u64) as usize;
         self.durable[at] ^= 1 << rng.below(8);
         true
+    }
+
+    /// A write lands in the wrong place: a piece of what is sealed is replaced by another piece of it. Returns whether
+    /// that changed anything.
+    pub fn misdirect(&mut self, rng: &mut Rng) -> bool {
+        const PIECE: usize = 16;
+        let sealed = journal::sealed(&self.durable, &self.identity);
+        if sealed < 2 * PIECE {
+            return false;
+        }
+        let mut anywhere = || rng.below((sealed - PIECE) as u64) as usize;
+        let (from, to) = (anywhere(), anywhere());
+        let before = self.durable[to..to + PIECE].to_vec();
+        self.durable.copy_within(from..from + PIECE, to);
+        self.durable[to..to + PIECE] != before[..]
     }
 
     /// Power is cut: what was not synced is lost, but for a random piece of the write under way.

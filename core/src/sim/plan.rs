@@ -12,7 +12,8 @@
 //!   1400ms get 1 k3 1                   for client 1
 //!   1500ms again 3 #5                   write 5 once more, at place 3
 //!   2000ms crash 1 / start 1 / power / cut 0 1 / heal 0 1 / mend / pause 2 3000ms / clog 0 2 1500ms
-//!   2500ms slow 0 1 80ms / rate 2 900 / wall 2 -3600s / loss 100 / duplicate 50 / wipe 5 / flip 1
+//!   2500ms slow 0 1 80ms / rate 2 900 / wall 2 -3600s / loss 100 / duplicate 50 / wipe 5
+//!   2600ms fill 0 3000ms / fail 0 / hide 5 60000ms / flip 1 / misdirect 1
 //! ```
 
 use alloc::string::{String, ToString};
@@ -50,6 +51,8 @@ pub struct World {
     pub reorder: bool,
     /// Whether messages travel as bytes.
     pub bytes: bool,
+    /// Whether disks say *durable* too early, which nothing can survive.
+    pub lies: bool,
     /// If set, deletes are collected after so long; else never.
     pub collect: Option<Duration>,
     /// How often owners compare.
@@ -114,11 +117,15 @@ pub enum Action {
     Loss(u32),
     Duplicate(u32),
     Wipe(Place),
+    Fill(Place, Duration),
+    Fail(Place),
+    Hide(Place, Duration),
     Flip(Place),
+    Misdirect(Place),
 }
 
 /// The kinds of trouble that a seed can switch on, with how often each comes in a thousand steps.
-const TROUBLES: [(&str, u64); 12] = [
+const TROUBLES: [(&str, u64); 15] = [
     ("crash", 30),
     ("power", 3),
     ("cut", 30),
@@ -131,6 +138,9 @@ const TROUBLES: [(&str, u64); 12] = [
     ("loss", 10),
     ("duplicate", 10),
     ("wipe", 10),
+    ("fill", 10),
+    ("fail", 10),
+    ("hide", 10),
 ];
 
 /// Draws a world and then steps without end, all from one seed.
@@ -175,6 +185,7 @@ impl Drawer {
             sync: Duration::millis(1 + rng.below(20)),
             reorder: rng.chance(500),
             bytes: rng.chance(125),
+            lies: false,
             collect,
             repair: Duration::secs(if collect.is_some() { 1 } else { 5 }),
         };
@@ -216,13 +227,13 @@ impl Drawer {
 
     fn trouble(&mut self, kind: &str) -> Action {
         match kind {
-            "crash" => {
+            "crash" | "fail" => {
                 if let Some(place) = self.down.pop() {
                     return Action::Start(place);
                 }
                 let place = self.place();
                 self.down.push(place);
-                Action::Crash(place)
+                if kind == "crash" { Action::Crash(place) } else { Action::Fail(place) }
             }
             "power" => {
                 self.down.clear();
@@ -236,6 +247,8 @@ impl Drawer {
             "pause" => Action::Pause(self.place(), self.span(3_000)),
             "clog" => Action::Clog(self.place(), self.place(), self.span(20_000)),
             "slow" => Action::Slow(self.place(), self.place(), self.span(200)),
+            // Now and then a clock stands as good as still.
+            "rate" if self.rng.chance(100) => Action::Rate(self.place(), 1),
             "rate" => Action::Rate(self.place(), 500 + self.rng.below(1_500)),
             "wall" => Action::Wall(self.place(), self.rng.below(63_072_000) as i64 - 31_536_000),
             "loss" => Action::Loss(self.rng.below(300) as u32),
@@ -243,6 +256,9 @@ impl Drawer {
             "wipe" if self.world.tabs > 0 => {
                 Action::Wipe(usize::from(self.world.servers) + self.rng.below(u64::from(self.world.tabs)) as Place)
             }
+            "fill" => Action::Fill(self.place(), self.span(20_000)),
+            "hide" => Action::Hide(self.place(), self.span(60_000)),
+            "flip" if self.rng.chance(500) => Action::Misdirect(self.server()),
             "flip" => Action::Flip(self.server()),
             _ => Action::Mend,
         }
@@ -330,6 +346,9 @@ impl fmt::Display for World {
         if self.bytes {
             writeln!(f, "bytes")?;
         }
+        if self.lies {
+            writeln!(f, "lies")?;
+        }
         Ok(())
     }
 }
@@ -375,7 +394,11 @@ impl fmt::Display for Action {
             Self::Loss(rate) => write!(f, "loss {rate}"),
             Self::Duplicate(rate) => write!(f, "duplicate {rate}"),
             Self::Wipe(place) => write!(f, "wipe {place}"),
+            Self::Fill(place, span) => write!(f, "fill {place} {}", Millis(*span)),
+            Self::Fail(place) => write!(f, "fail {place}"),
+            Self::Hide(place, span) => write!(f, "hide {place} {}", Millis(*span)),
             Self::Flip(place) => write!(f, "flip {place}"),
+            Self::Misdirect(place) => write!(f, "misdirect {place}"),
         }
     }
 }
@@ -417,6 +440,7 @@ impl FromStr for Plan {
             sync: Duration::millis(1),
             reorder: false,
             bytes: false,
+            lies: false,
             collect: None,
             repair: Duration::secs(5),
         };
@@ -446,6 +470,7 @@ impl Plan {
             ["collect", span] => world.collect = Some(millis(span)?),
             ["reorder"] => world.reorder = true,
             ["bytes"] => world.bytes = true,
+            ["lies"] => world.lies = true,
             [at, rest @ ..] => {
                 let at = match at.strip_suffix("us") {
                     Some(micros) => Duration(micros.parse().ok()?),
@@ -491,7 +516,11 @@ fn action(words: &[&str]) -> Option<Action> {
         ["loss", rate] => Action::Loss(rate.parse().ok().filter(|&rate| rate <= 1_000)?),
         ["duplicate", rate] => Action::Duplicate(rate.parse().ok().filter(|&rate| rate <= 1_000)?),
         ["wipe", place] => Action::Wipe(at(place)?),
+        ["fill", place, span] => Action::Fill(at(place)?, millis(span)?),
+        ["fail", place] => Action::Fail(at(place)?),
+        ["hide", place, span] => Action::Hide(at(place)?, millis(span)?),
         ["flip", place] => Action::Flip(at(place)?),
+        ["misdirect", place] => Action::Misdirect(at(place)?),
         _ => return None,
     })
 }

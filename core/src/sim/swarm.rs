@@ -18,8 +18,9 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::Sim;
-use super::check::converge;
 use super::check::{History, Seen};
+use super::check::{bounds, converge};
+use super::disk::Disk;
 use super::plan::{Action, Context, Place, Plan, Step, World};
 use crate::bytes::Bytes;
 use crate::id::{RequestId, WriteId};
@@ -28,6 +29,7 @@ use crate::lift::{Event, EventKind, Op, Outcome};
 use crate::member::{Class, State};
 use crate::membership;
 use crate::quorum::Level;
+use crate::rng::Rng;
 use crate::time::{Duration, Instant};
 use crate::trace;
 use crate::version::Versions;
@@ -42,6 +44,10 @@ const UNDER_WAY: Duration = Duration::secs(30);
 const DEAD_KNOWN_WITHIN: Duration = Duration::secs(30);
 /// After everything has healed, all are equal within this.
 const EQUAL_WITHIN: Duration = Duration::secs(60);
+/// Inputs that a node handles within [`STORM_WITHIN`] at most. Several hundred are usual; answers that provoke each
+/// other without end soon come to more.
+const STORM: u64 = 20_000;
+const STORM_WITHIN: Duration = Duration::secs(1);
 /// Requests that are open at once, at most; beyond, a step that asks is skipped.
 const OPEN_MAX: usize = 64;
 
@@ -79,7 +85,7 @@ pub struct Report {
 }
 
 /// Everything that a long run must have reached at least once.
-pub const REACHED: [&str; 22] = [
+pub const REACHED: [&str; 25] = [
     "acknowledged",
     "unknown",
     "refused",
@@ -97,6 +103,9 @@ pub const REACHED: [&str; 22] = [
     "clogged",
     "paused",
     "clock set",
+    "disk full",
+    "sync failed",
+    "hidden",
     "slept",
     "suspected",
     "declared dead",
@@ -144,8 +153,12 @@ struct Run<'w> {
     /// Puts by number, to be repeated.
     puts: BTreeMap<u32, Put>,
     open: BTreeMap<RequestId, Asked>,
-    /// Places whose journals are damaged: they stay down for good.
+    /// Places whose journals were damaged on purpose: they must notice and stay down for good.
     damaged: BTreeSet<Place>,
+    /// A journal that is damaged although nobody damaged it.
+    unprovoked: Option<Failure>,
+    /// When the nodes had handled how many inputs, to notice a storm.
+    mark: (Instant, u64),
     done: Vec<Step>,
     reached: BTreeMap<&'static str, u64>,
     watch: &'w mut dyn FnMut(Instant, Watched<'_>),
@@ -183,6 +196,7 @@ impl<'w> Run<'w> {
         sim.network.delay_max = world.delay;
         for place in 0..sim.len() {
             sim.disk(place).sync_max = world.sync;
+            sim.disk(place).lies = world.lies;
         }
         Self {
             sim,
@@ -192,6 +206,8 @@ impl<'w> Run<'w> {
             puts: BTreeMap::new(),
             open: BTreeMap::new(),
             damaged: BTreeSet::new(),
+            unprovoked: None,
+            mark: (Instant(0), 0),
             done: Vec::new(),
             reached: BTreeMap::new(),
             watch,
@@ -201,18 +217,18 @@ impl<'w> Run<'w> {
     fn all(&mut self, steps: impl Iterator<Item = Step>, inputs: u64) -> Result<(), Failure> {
         self.phase("a cluster forms");
         let formed = |sim: &Sim| (0..sim.len()).all(|p| sim.node(p).is_some_and(|node| node.view().chosen.is_some()));
-        if !self.sim.run_until(Duration::secs(20), formed) {
+        if !self.until(Duration::secs(20), formed)? {
             return Err(Failure::Liveness("no epoch within 20 s".to_string()));
         }
         let began = self.sim.now();
         self.phase("steps");
         for step in steps {
-            let wait = (began + step.at).since(self.sim.now());
-            self.sim.run_for(wait);
-            self.look()?;
+            // Before the wait for the next, so that the steps that were done are all that happened.
             if self.sim.inputs() >= inputs {
                 break;
             }
+            let wait = (began + step.at).since(self.sim.now());
+            self.pass(wait)?;
             (self.watch)(self.sim.now(), Watched::Step(&step));
             self.act(&step.action);
             self.done.push(step);
@@ -220,6 +236,32 @@ impl<'w> Run<'w> {
         self.heal_but_one()?;
         self.heal_all()?;
         self.read_everything()
+    }
+
+    /// Lets time pass and takes in what happens.
+    fn pass(&mut self, span: Duration) -> Result<(), Failure> {
+        self.until(span, |_| false).map(drop)
+    }
+
+    /// [`Run::pass`] until the condition holds. Returns whether it does.
+    fn until(&mut self, span: Duration, mut condition: impl FnMut(&Sim) -> bool) -> Result<bool, Failure> {
+        let places = self.sim.len() as u64;
+        let (mut since, mut before) = self.mark;
+        let mut storm = false;
+        let met = self.sim.run_until(span, |sim| {
+            if sim.now().since(since) >= STORM_WITHIN {
+                (since, before) = (sim.now(), sim.inputs());
+            }
+            storm = sim.inputs() - before > STORM * places;
+            storm || condition(sim)
+        });
+        self.mark = (since, before);
+        self.look()?;
+        if storm {
+            return Err(Failure::Liveness(format!("a storm: {STORM} inputs a node within {STORM_WITHIN}")));
+        }
+        bounds::check(&self.sim).map_err(Failure::Safety)?;
+        Ok(met)
     }
 
     fn act(&mut self, action: &Action) {
@@ -283,28 +325,50 @@ impl<'w> Run<'w> {
                 self.reach("tab came back as another");
                 self.sim.wipe(place);
             }
-            Action::Flip(place) if exists(place) => self.flip(place),
+            Action::Fill(place, span) if exists(place) => {
+                self.reach("disk full");
+                self.sim.fill(place, span);
+            }
+            Action::Fail(place) if exists(place) => {
+                self.reach("sync failed");
+                self.sim.disk(place).failing = true;
+            }
+            Action::Hide(place, span) if exists(place) && self.sim.class(place) == Class::Tab => {
+                self.reach("hidden");
+                self.sim.hide(place, span);
+            }
+            Action::Flip(place) if exists(place) => self.damage(place, Disk::flip),
+            Action::Misdirect(place) if exists(place) => self.damage(place, Disk::misdirect),
             _ => (),
         }
     }
 
     fn start(&mut self, place: Place) {
-        if !self.damaged.contains(&place) && self.sim.try_start(place).is_err() {
-            self.damaged.insert(place);
+        if self.damaged.contains(&place) {
+            return;
+        }
+        if let Err(error) = self.sim.try_start(place) {
+            let what = format!("a crash alone made the journal of place {place} unreadable: {error}");
+            self.unprovoked.get_or_insert(Failure::Safety(what));
         }
     }
 
     /// Damages a journal and restarts its node, which must notice. Beyond what is promised once it hits a second one,
     /// so it never does.
-    fn flip(&mut self, place: Place) {
+    fn damage(&mut self, place: Place, damage: impl FnOnce(&mut Disk, &mut Rng) -> bool) {
         if !self.damaged.is_empty() {
             return;
         }
         self.sim.crash(place);
         let mut rng = self.sim.fork_rng();
-        let flipped = self.sim.disk(place).flip(&mut rng);
-        self.start(place);
-        assert!(!flipped || self.damaged.contains(&place), "a flipped bit of a sealed batch was not noticed");
+        if !damage(self.sim.disk(place), &mut rng) {
+            return self.start(place);
+        }
+        self.damaged.insert(place);
+        if self.sim.try_start(place).is_ok() {
+            let what = format!("the journal of place {place} was damaged where it is sealed, and that was not noticed");
+            self.unprovoked.get_or_insert(Failure::Safety(what));
+        }
     }
 
     fn put(&mut self, place: Place, put: &Put) {
@@ -340,6 +404,9 @@ impl<'w> Run<'w> {
 
     /// Takes in what the nodes have told and answered since the last look.
     fn look(&mut self) -> Result<(), Failure> {
+        if let Some(failure) = self.unprovoked.take() {
+            return Err(failure);
+        }
         while let Some(event) = self.sim.next_event() {
             self.notice(&event);
             (self.watch)(self.sim.now(), Watched::Event(&event));
@@ -367,14 +434,20 @@ impl<'w> Run<'w> {
                     let writes = versions.siblings().iter().map(|sibling| sibling.write).collect();
                     self.sessions.insert((client, key), Seen { context: versions.context().clone(), writes });
                 }
-                (_, Err(refusal)) => self.reach(if refusal.is_definite() { "refused" } else { "unknown" }),
+                (asked, Err(refusal)) if refusal.is_definite() => {
+                    self.reach("refused");
+                    if let Asked::Put { key, write, .. } = asked {
+                        self.history.refused(&name(key), write);
+                    }
+                }
+                (_, Err(_)) => self.reach("unknown"),
                 (_, Ok(outcome)) => return Err(Failure::Safety(format!("an answer to another question: {outcome:?}"))),
             }
         }
         Ok(())
     }
 
-    fn judge(&self, key: u32, versions: &Versions, began: usize) -> Result<(), Failure> {
+    fn judge(&mut self, key: u32, versions: &Versions, began: usize) -> Result<(), Failure> {
         let verdict = self.history.check_read_since(&name(key), versions, began);
         verdict.map_err(|violation| Failure::Safety(violation.to_string()))
     }
@@ -421,14 +494,17 @@ impl<'w> Run<'w> {
         self.phase("one server is down, all else is healthy");
         self.look()?;
         self.sim.network.heal_all();
+        for place in 0..self.sim.len() {
+            self.sim.disk(place).failing = false;
+            self.sim.make_room(place);
+        }
         let down = self.damaged.first().copied().unwrap_or(self.done.len() % self.servers);
         self.sim.crash(down);
         for place in (0..self.sim.len()).filter(|&place| place != down) {
             self.sim.set_rate(place, 1_000);
             self.start(place);
         }
-        self.sim.run_for(UNDER_WAY);
-        self.look()?;
+        self.pass(UNDER_WAY)?;
         let keys: Vec<u32> = self.keys().into_iter().take(8).collect();
         let mut asked: Vec<(u32, Place, RequestId)> = Vec::new();
         for (n, &key) in keys.iter().enumerate() {
@@ -461,11 +537,11 @@ impl<'w> Run<'w> {
             member.is_none_or(|member| matches!(member.state, State::Dead | State::Left))
         };
         let others: Vec<Place> = (0..self.sim.len()).filter(|&place| place != down).collect();
-        if !self.sim.run_until(DEAD_KNOWN_WITHIN, |sim| others.iter().all(|&place| knows(sim, place))) {
+        if !self.until(DEAD_KNOWN_WITHIN, |sim| others.iter().all(|&place| knows(sim, place)))? {
             return Err(Failure::Liveness(format!("not everybody knows that place {down} is dead")));
         }
         // And it stays so.
-        self.sim.run_for(Duration::secs(5));
+        self.pass(Duration::secs(5))?;
         if !others.iter().all(|&place| knows(&self.sim, place)) {
             return Err(Failure::Safety(format!("somebody believes again that place {down} is alive")));
         }
@@ -482,8 +558,7 @@ impl<'w> Run<'w> {
             if equal.is_ok() {
                 break;
             }
-            self.sim.run_for(Duration::secs(1));
-            self.look()?;
+            self.pass(Duration::secs(1))?;
             equal = converge::agree(&self.sim);
         }
         equal.map_err(Failure::Liveness)

@@ -25,6 +25,7 @@ pub(super) fn refused(refusal: &Refusal) -> Response {
         Refusal::BadLevel { .. } | Refusal::InvalidContext => StatusCode::BAD_REQUEST,
         Refusal::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         Refusal::TooManySiblings => StatusCode::CONFLICT,
+        Refusal::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
         Refusal::Overloaded => StatusCode::TOO_MANY_REQUESTS,
     };
     let outcome = if refusal.is_definite() { "refused" } else { "unknown" };

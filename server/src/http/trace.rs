@@ -71,7 +71,7 @@ fn subscribe(events: broadcast::Receiver<Event>) -> impl Stream<Item = Told> {
 /// The family an event belongs to, for filters.
 fn family(kind: &EventKind) -> &'static str {
     match kind {
-        EventKind::Started | EventKind::Slept { .. } => "node",
+        EventKind::Started | EventKind::Slept { .. } | EventKind::DiskFull { .. } => "node",
         EventKind::Sent { .. } | EventKind::Received { .. } => "message",
         EventKind::Membership(_) => "membership",
         EventKind::Topology(_) => "topology",

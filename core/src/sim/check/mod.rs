@@ -3,10 +3,12 @@
 //! - [`quorum`]: keys with siblings. Acknowledged writes survive, nothing is superseded by who had not seen it, nothing
 //!   that was superseded comes back, every read is regular;
 //! - [`linear`]: single registers. One order of all operations explains every answer;
-//! - [`converge`]: after quiet, owners hold the same and members see each other as they are.
+//! - [`converge`]: after quiet, owners hold the same and members see each other as they are;
+//! - [`bounds`]: nothing in a node grows beyond its limit.
 //!
 //! Each has tests that it can fail: a judge that never convicts is no judge.
 
+pub mod bounds;
 pub mod converge;
 pub mod linear;
 pub mod quorum;

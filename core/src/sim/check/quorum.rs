@@ -21,6 +21,8 @@ pub struct History {
 struct KeyHistory {
     /// Every write that was asked for, whether or not it was answered.
     writes: BTreeMap<WriteId, Written>,
+    /// Which write each dot names, as far as clients were ever shown.
+    named: BTreeMap<Dot, WriteId>,
 }
 
 /// What a client knows of a key when it writes.
@@ -40,6 +42,8 @@ struct Written {
     /// What its client had seen; `None` for a plain put, which supersedes what is there when it runs.
     seen: Option<Seen>,
     deletes: bool,
+    /// How often it was asked for and how often that was refused, as not done and never to be done.
+    asks: (u32, u32),
     /// When its client was first told that it is done.
     acked: Option<usize>,
     /// The dots that were acknowledged and when: more than one where a retry was.
@@ -70,6 +74,20 @@ pub enum Violation {
         /// The dot under which it stands there.
         dot: Dot,
     },
+    /// A dot names two writes: whoever has seen the one is taken to have seen the other.
+    DotReused {
+        /// The key.
+        key: Bytes,
+        /// The dot.
+        dot: Dot,
+    },
+    /// A write is there although its client was told that it was not done and never will be.
+    RefusedButDone {
+        /// The key.
+        key: Bytes,
+        /// The dot under which it stands there.
+        dot: Dot,
+    },
     /// A value is there that nobody wrote.
     Invented {
         /// The key.
@@ -88,6 +106,10 @@ impl fmt::Display for Violation {
             }
             Self::Resurrected { key, dot } => {
                 write!(f, "({}, {}) of {key:?} stands there although it was superseded", dot.node, dot.counter)
+            }
+            Self::DotReused { key, dot } => write!(f, "({}, {}) of {key:?} names two writes", dot.node, dot.counter),
+            Self::RefusedButDone { key, dot } => {
+                write!(f, "({}, {}) of {key:?} was refused, and is there", dot.node, dot.counter)
             }
             Self::Invented { key } => write!(f, "{key:?} has a value that nobody wrote"),
         }
@@ -108,7 +130,16 @@ impl History {
         self.clock += 1;
         let asked = self.clock;
         let history = self.keys.entry(key.clone()).or_default();
-        history.writes.entry(write).or_insert(Written { asked, seen, deletes, acked: None, dots: BTreeMap::new() });
+        let new = Written { asked, seen, deletes, asks: (0, 0), acked: None, dots: BTreeMap::new() };
+        history.writes.entry(write).or_insert(new).asks.0 += 1;
+    }
+
+    /// A client was told that its write was not done and never will be.
+    pub fn refused(&mut self, key: &Bytes, write: WriteId) {
+        self.clock += 1;
+        if let Some(written) = self.keys.get_mut(key).and_then(|history| history.writes.get_mut(&write)) {
+            written.asks.1 += 1;
+        }
     }
 
     /// A client was told that its write is done.
@@ -144,7 +175,7 @@ impl History {
     /// # Errors
     ///
     /// The first violation found.
-    pub fn check_read(&self, key: &Bytes, read: &Versions) -> Result<(), Violation> {
+    pub fn check_read(&mut self, key: &Bytes, read: &Versions) -> Result<(), Violation> {
         self.check_read_since(key, read, self.clock)
     }
 
@@ -154,14 +185,22 @@ impl History {
     /// # Errors
     ///
     /// The first violation found.
-    pub fn check_read_since(&self, key: &Bytes, read: &Versions, began: usize) -> Result<(), Violation> {
-        let Some(history) = self.keys.get(key) else {
+    pub fn check_read_since(&mut self, key: &Bytes, read: &Versions, began: usize) -> Result<(), Violation> {
+        let Some(history) = self.keys.get_mut(key) else {
             return if read.siblings().is_empty() { Ok(()) } else { Err(Violation::Invented { key: key.clone() }) };
         };
         for sibling in read.siblings() {
             let Some(written) = history.writes.get(&sibling.write) else {
                 return Err(Violation::Invented { key: key.clone() });
             };
+            let dot = sibling.dot;
+            if *history.named.entry(dot).or_insert(sibling.write) != sibling.write {
+                return Err(Violation::DotReused { key: key.clone(), dot });
+            }
+            let (asked, refused) = written.asks;
+            if asked == refused {
+                return Err(Violation::RefusedButDone { key: key.clone(), dot });
+            }
             // An owner may forget a delete that another brings back; what is deleted stays so.
             let harmless = self.collects && written.deletes;
             // A late second copy is told from a new write only while the key remembers the first.
@@ -272,6 +311,28 @@ mod tests {
         zombie.write(Sibling { dot: newer, write: second, context: all, value: None });
         let back = Violation::Resurrected { key: key.clone(), dot: Dot { node: NodeId::small(2), counter: 1 } };
         assert_eq!(history.check_read(&key, &zombie), Err(back));
+    }
+
+    #[test]
+    fn a_dot_that_names_two_writes_is_noticed() {
+        let (mut history, key) = (History::default(), Bytes::from("k"));
+        let (first, second) = (WriteId([1; 16]), WriteId([2; 16]));
+        history.asked(&key, first, None, false);
+        history.asked(&key, second, None, false);
+        assert_eq!(history.check_read(&key, &written(DOT, first)), Ok(()));
+        let reused = Violation::DotReused { key: key.clone(), dot: DOT };
+        assert_eq!(history.check_read(&key, &written(DOT, second)), Err(reused));
+    }
+
+    #[test]
+    fn a_refused_write_that_is_done_is_noticed_unless_it_was_asked_for_again() {
+        let (mut history, key, write) = (History::default(), Bytes::from("k"), WriteId([1; 16]));
+        history.asked(&key, write, None, false);
+        history.refused(&key, write);
+        let done = Violation::RefusedButDone { key: key.clone(), dot: DOT };
+        assert_eq!(history.check_read(&key, &written(DOT, write)), Err(done));
+        history.asked(&key, write, None, false);
+        assert_eq!(history.check_read(&key, &written(DOT, write)), Ok(()));
     }
 
     #[test]
