@@ -14,8 +14,8 @@ use qunlong_core::member::Member;
 use qunlong_core::trace::Level;
 use qunlong_core::wire::{self, DecodeError, Side};
 use qunlong_core::{
-    ClusterId, Event, Generation, Input, Instant, Node, NodeId, Now, Op, Outcome, Output, PersistId, Refusal,
-    RequestId, WallTime, limits,
+    ClusterId, Event, Generation, Input, Instant, Node, NodeId, Now, Op, Outcome, Output, Refusal, RequestId, WallTime,
+    limits,
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -23,7 +23,7 @@ use tokio_tungstenite::tungstenite::Bytes;
 
 use crate::hub::{Added, Hub};
 use crate::link::{self, LinkContext, LinkError, Outgoing};
-use crate::store::Batch;
+use crate::store::{Batch, Word};
 
 /// Commands that wait for the driver.
 const QUEUE: usize = 8_192;
@@ -120,7 +120,7 @@ pub(crate) struct Driver {
     hub: Hub,
     link_context: LinkContext,
     commands: mpsc::Receiver<Command>,
-    durable: UnboundedReceiver<PersistId>,
+    journal: UnboundedReceiver<Word>,
     batches: BatchSender<Batch>,
     waiting: HashMap<RequestId, oneshot::Sender<Result<Outcome, Refusal>>>,
     requests: u64,
@@ -151,7 +151,7 @@ pub(crate) struct Parts {
     pub(crate) address: String,
     pub(crate) seeds: Vec<String>,
     pub(crate) batches: BatchSender<Batch>,
-    pub(crate) durable: UnboundedReceiver<PersistId>,
+    pub(crate) journal: UnboundedReceiver<Word>,
 }
 
 impl Driver {
@@ -175,7 +175,7 @@ impl Driver {
             hub,
             link_context,
             commands,
-            durable: parts.durable,
+            journal: parts.journal,
             batches: parts.batches,
             waiting: HashMap::new(),
             requests: 0,
@@ -201,7 +201,7 @@ impl Driver {
             let wait = Duration::from_micros(deadline.since(self.now().mono).0.min(UPKEEP.as_micros() as u64 * 10));
             tokio::select! {
                 biased;
-                Some(id) = self.durable.recv() => self.input(Input::Persisted(id)),
+                Some(word) = self.journal.recv() => self.word(word),
                 Some(command) = self.commands.recv() => self.command(command),
                 _ = upkeep.tick() => self.look_after_links(),
                 () = tokio::time::sleep(wait) => self.input(Input::Tick),
@@ -210,8 +210,8 @@ impl Driver {
                 let Ok(command) = self.commands.try_recv() else { break };
                 self.command(command);
             }
-            while let Ok(id) = self.durable.try_recv() {
-                self.input(Input::Persisted(id));
+            while let Ok(word) = self.journal.try_recv() {
+                self.word(word);
             }
             self.flush();
         }
@@ -225,6 +225,13 @@ impl Driver {
     fn input(&mut self, input: Input) {
         let now = self.now();
         self.node.handle(now, input);
+    }
+
+    fn word(&mut self, word: Word) {
+        self.input(match word {
+            Word::Durable(id) => Input::Persisted(id),
+            Word::Full(full) => Input::DiskFull(full),
+        });
     }
 
     fn command(&mut self, command: Command) {

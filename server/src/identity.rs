@@ -4,9 +4,7 @@
 //! gone, or was put back from a copy of another life, has lost promises it may have made, and must not speak under
 //! its old name: such a start is refused, and the operator may ask for a new identity.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::io;
 use std::path::Path;
 
 use ed25519_dalek::{Signature, Signer, SigningKey, Verifier, VerifyingKey};
@@ -15,6 +13,7 @@ use qunlong_core::journal::StorageIdentity;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
+use crate::files::Files;
 
 /// A node's key and the life of its storage.
 pub(crate) struct Identity {
@@ -54,30 +53,30 @@ impl Identity {
     }
 
     /// Reads a key file that only its owner may read.
-    pub(crate) fn read(path: &Path) -> Result<Self, Failure> {
-        let mode = fs::metadata(path).map_err(|error| Failure::io("read", path, &error))?.permissions().mode();
+    pub(crate) fn read(files: &dyn Files, path: &Path) -> Result<Self, Failure> {
+        let mode = files.mode(path).map_err(|error| Failure::io("read", path, &error))?;
         if mode & 0o077 != 0 {
             return Err(Failure::new(
                 "KEY_FILE_PERMISSIONS",
-                format!("{} can be read by others (mode {:o}); run: chmod 600 {0}", path.display(), mode & 0o777),
+                format!("{} can be read by others (mode {mode:o}); run: chmod 600 {0}", path.display()),
             ));
         }
-        let text = fs::read_to_string(path).map_err(|error| Failure::io("read", path, &error))?;
+        let text = files.read(path).map_err(|error| Failure::io("read", path, &error))?;
         let unreadable = || Failure::new("KEY_FILE_UNREADABLE", format!("{} is not a key file", path.display()));
-        let file: KeyFile = serde_json::from_str(&text).map_err(|_| unreadable())?;
+        let file: KeyFile = serde_json::from_slice(&text).map_err(|_| unreadable())?;
         let secret = parse_hex::<32>(&file.secret).ok_or_else(unreadable)?;
         let incarnation = parse_hex::<16>(&file.storage_incarnation).ok_or_else(unreadable)?;
         Ok(Self { key: SigningKey::from_bytes(&secret), incarnation })
     }
 
     /// Writes the key file durably, readable by its owner alone.
-    pub(crate) fn write(&self, path: &Path) -> Result<(), Failure> {
+    pub(crate) fn write(&self, files: &dyn Files, path: &Path) -> Result<(), Failure> {
         let file = KeyFile { secret: hex(&self.key.to_bytes()), storage_incarnation: hex(&self.incarnation) };
         let text = serde_json::to_string_pretty(&file).expect("strings encode");
         let written = || -> io::Result<()> {
-            let mut file: File = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()
+            let mut file = files.create(path)?;
+            file.append(text.as_bytes())?;
+            file.sync()
         };
         written().map_err(|error| Failure::io("write", path, &error))
     }
@@ -115,15 +114,19 @@ fn parse_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
+    use crate::files::SystemFiles;
 
     #[test]
     fn a_key_file_reads_back_and_is_private() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let path = dir.path().join("key.json");
         let identity = Identity::mint().expect("randomness");
-        identity.write(&path).expect("writable");
-        let again = Identity::read(&path).expect("readable");
+        identity.write(&SystemFiles, &path).expect("writable");
+        let again = Identity::read(&SystemFiles, &path).expect("readable");
         assert_eq!((identity.node(), identity.incarnation), (again.node(), again.incarnation));
         assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
     }
@@ -132,9 +135,9 @@ mod tests {
     fn a_key_file_that_others_may_read_is_refused() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let path = dir.path().join("key.json");
-        Identity::mint().expect("randomness").write(&path).expect("writable");
+        Identity::mint().expect("randomness").write(&SystemFiles, &path).expect("writable");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("ours");
-        assert_eq!(Identity::read(&path).err().expect("refused").code, "KEY_FILE_PERMISSIONS");
+        assert_eq!(Identity::read(&SystemFiles, &path).err().expect("refused").code, "KEY_FILE_PERMISSIONS");
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod client;
 mod demo;
 mod driver;
 mod failure;
+mod files;
 mod http;
 mod hub;
 mod identity;

@@ -47,15 +47,15 @@ pub(crate) async fn run(arguments: NodeArguments) -> Result<(), Failure> {
     tracing::info!(id = %node.id(), generation = node.generation().0, listen = %arguments.listen, "node starts");
 
     let counters = opened.store.counters();
-    let (acks, durable) = unbounded_channel();
-    let (batches, journal) = opened.store.spawn(acks);
+    let (words, heard) = unbounded_channel();
+    let (batches, journal) = opened.store.spawn(words);
     let parts = Parts {
         node,
         identity: Arc::new(opened.identity),
         address: address.clone(),
         seeds: arguments.join.clone(),
         batches,
-        durable,
+        journal: heard,
     };
     let (driver, handle) = Driver::new(parts);
     let policy = Policy::new(arguments.listen, &address, &arguments.allow_host);

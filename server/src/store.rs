@@ -4,15 +4,20 @@
 //! with the newest number: group commit. A failed write or sync ends the process, because what the operating system
 //! holds in memory after that may never reach the disk, and no later sync would say so.
 //!
+//! **A full disk** is the one failure that passes. A reserve lies beside the journal; when a write finds no room, the
+//! reserve is given up for it, and the node is told, so that it takes in nothing new while what it has already begun
+//! can still be finished. Once the reserve can be laid by again, there is room again, and the node is told that.
+//!
 //! When the segment has grown to several times its checkpoint, the latest record of each key goes to the next
 //! segment; the old one is removed once the new one and the folder's entry are durable.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::collections::VecDeque;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::thread;
 use std::time::Duration;
 
@@ -21,13 +26,22 @@ use qunlong_core::{PersistId, Record};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::failure::{EXIT_DISK, Failure};
+use crate::files::{Files, OpenFile, SystemFiles};
 use crate::identity::Identity;
 
 /// A segment is compacted beyond this and [`GROWTH`] times its checkpoint, whichever is larger.
 const COMPACT_BYTES: u64 = 16 << 20;
 const GROWTH: u64 = 3;
-/// With nothing to do for so long, the last batch is sealed, so that later damage to it is told from a torn write.
-const SEAL_AFTER: Duration = Duration::from_millis(500);
+/// With nothing to do for so long, the last batch is sealed, so that later damage to it is told from a torn write; and
+/// a disk that was full is looked at again.
+const IDLE: Duration = Duration::from_millis(500);
+/// What is kept for the moment when the disk is full: room for what the node has begun by then. Less in tests, which
+/// lay it by a thousand times.
+const RESERVE_BYTES: usize = if cfg!(test) { 4 << 10 } else { 4 << 20 };
+/// A write that finds no room even so is tried again after this.
+const FULL_RETRY: Duration = Duration::from_millis(200);
+/// A compaction that found no room is tried again when the segment has grown by so much.
+const COMPACT_RETRY_BYTES: u64 = 1 << 20;
 
 /// What the journal has done since the node started.
 #[derive(Debug, Default)]
@@ -40,20 +54,33 @@ pub(crate) struct Counters {
 /// Records to be made durable under a number.
 pub(crate) type Batch = (PersistId, Vec<Record>);
 
+/// What the journal's thread says to the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Word {
+    /// This batch and all before it are durable.
+    Durable(PersistId),
+    /// The disk is full, or has room again.
+    Full(bool),
+}
+
 /// A node's folder, locked by this process.
 pub(crate) struct Store {
     dir: PathBuf,
     identity: StorageIdentity,
-    file: File,
+    files: Arc<dyn Files>,
+    file: Box<dyn OpenFile>,
     path: PathBuf,
     number: u64,
     writer: Writer,
-    /// Bytes in the segment now, and right after its checkpoint.
+    /// Bytes in the segment that are known to be good; whatever lies behind was never synced.
     length: u64,
-    checkpoint: u64,
+    /// The segment is compacted beyond this length.
+    compact_at: u64,
     sealed: bool,
+    /// Whether the reserve is spent.
+    full: bool,
     counters: Arc<Counters>,
-    _lock: File,
+    _lock: Box<dyn Send>,
 }
 
 /// What a start finds.
@@ -63,83 +90,110 @@ pub(crate) struct Opened {
     pub(crate) records: Vec<Record>,
 }
 
+/// Why something was not written.
+enum Unwritten {
+    /// There is no room; nothing has changed, and it may be tried again.
+    NoRoom,
+    Failed(Failure),
+}
+
+impl From<Failure> for Unwritten {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
 impl Store {
     /// Opens a node's folder, or makes one. With `new_identity`, whatever was there is moved aside first.
     pub(crate) fn open(dir: &Path, new_identity: bool) -> Result<Opened, Failure> {
-        fs::create_dir_all(dir).map_err(|error| Failure::io("create", dir, &error))?;
-        let lock = lock(dir)?;
         if new_identity {
+            SystemFiles.create_dir(dir).map_err(|error| Failure::io("create", dir, &error))?;
+            let _lock = lock(&SystemFiles, dir)?;
             move_aside(dir)?;
         }
+        Self::open_on(Arc::new(SystemFiles), dir)
+    }
+
+    fn open_on(files: Arc<dyn Files>, dir: &Path) -> Result<Opened, Failure> {
+        files.create_dir(dir).map_err(|error| Failure::io("create", dir, &error))?;
+        let lock = lock(&*files, dir)?;
         let key = dir.join("key.json");
-        if key.exists() {
-            Self::reopen(dir, lock, Identity::read(&key)?)
-        } else if segments(dir)?.is_empty() || dir.join("key.json.new").exists() {
-            Self::create(dir, lock, &key)
+        let mut opened = if files.exists(&key) {
+            let identity = Identity::read(&*files, &key)?;
+            Self::reopen(files, dir, lock, identity)?
+        } else if segments(&*files, dir)?.is_empty() || files.exists(&dir.join("key.json.new")) {
+            Self::create(files, dir, lock, &key)?
         } else {
-            Err(storage_lost(dir, "there is a journal, and no key beside it"))
-        }
+            return Err(storage_lost(dir, "there is a journal, and no key beside it"));
+        };
+        opened.store.lay_by_reserve()?;
+        Ok(opened)
     }
 
     /// The first start: the key counts only once the journal is there, so a crash in between starts over.
-    fn create(dir: &Path, lock: File, key: &Path) -> Result<Opened, Failure> {
-        for (_, path) in segments(dir)? {
-            fs::remove_file(&path).map_err(|error| Failure::io("remove", &path, &error))?;
+    fn create(files: Arc<dyn Files>, dir: &Path, lock: Box<dyn Send>, key: &Path) -> Result<Opened, Failure> {
+        for (_, path) in segments(&*files, dir)? {
+            files.remove(&path).map_err(|error| Failure::io("remove", &path, &error))?;
         }
         let identity = Identity::mint()?;
         let staged = dir.join("key.json.new");
-        identity.write(&staged)?;
+        identity.write(&*files, &staged)?;
+        // Before the journal: one without a key beside it would be a storage that was lost.
+        sync_dir(&*files, dir)?;
         let (writer, bytes) = journal::create(&identity.storage(), 1, &[]);
-        let (file, path) = write_segment(dir, 1, &bytes)?;
-        fs::rename(&staged, key).map_err(|error| Failure::io("rename", &staged, &error))?;
-        sync_dir(dir)?;
+        let path = segment(dir, 1);
+        let file = write_file(&*files, &path, &bytes).map_err(|error| Failure::io("write", &path, &error))?;
+        // And before the key counts, for the same reason.
+        sync_dir(&*files, dir)?;
+        files.rename(&staged, key).map_err(|error| Failure::io("rename", &staged, &error))?;
+        sync_dir(&*files, dir)?;
         let length = bytes.len() as u64;
         let store = Self {
             dir: dir.to_owned(),
             identity: identity.storage(),
+            files,
             file,
             path,
             number: 1,
             writer,
             length,
-            checkpoint: length,
+            compact_at: compact_at(length),
             sealed: true,
+            full: false,
             counters: Arc::default(),
             _lock: lock,
         };
         Ok(Opened { store, identity, records: Vec::new() })
     }
 
-    fn reopen(dir: &Path, lock: File, identity: Identity) -> Result<Opened, Failure> {
-        let (recovered, path) = recover_newest(dir, &identity.storage())?;
+    fn reopen(files: Arc<dyn Files>, dir: &Path, lock: Box<dyn Send>, identity: Identity) -> Result<Opened, Failure> {
+        let (recovered, path) = recover_newest(&*files, dir, &identity.storage())?;
         if recovered.torn > 0 {
             tracing::warn!(bytes = recovered.torn, "cut off a write that a crash had torn");
         }
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(&path)
-            .map_err(|error| Failure::io("open", &path, &error))?;
-        // What was read may still be in memory only: it must be on the disk before anything is said because of it.
-        let mut settle = || -> io::Result<()> {
-            file.set_len(recovered.length as u64)?;
-            file.seek(SeekFrom::End(0))?;
-            file.sync_all()
-        };
-        settle().map_err(|error| Failure::io("sync", &path, &error))?;
-        sync_dir(dir)?;
         let length = recovered.length as u64;
+        // What was read may still be in memory only: it must be on the disk before anything is said because of it.
+        let settled = || -> io::Result<Box<dyn OpenFile>> {
+            let mut file = files.open(&path)?;
+            file.cut(length)?;
+            file.sync()?;
+            Ok(file)
+        };
+        let file = settled().map_err(|error| Failure::io("sync", &path, &error))?;
+        sync_dir(&*files, dir)?;
         let store = Self {
             dir: dir.to_owned(),
             identity: identity.storage(),
+            files,
             file,
             path,
             number: recovered.number,
             writer: recovered.writer,
             length,
-            // Unknown after a restart: half is a guess that compacts in time.
-            checkpoint: length / 2,
+            // How much of it is its checkpoint is unknown after a restart: half is a guess that compacts in time.
+            compact_at: compact_at(length / 2),
             sealed: true,
+            full: false,
             counters: Arc::default(),
             _lock: lock,
         };
@@ -151,10 +205,10 @@ impl Store {
     }
 
     /// Starts the thread. It ends, everything synced, when the returned sender is dropped.
-    pub(crate) fn spawn(mut self, durable: UnboundedSender<PersistId>) -> (Sender<Batch>, thread::JoinHandle<()>) {
+    pub(crate) fn spawn(mut self, words: UnboundedSender<Word>) -> (Sender<Batch>, thread::JoinHandle<()>) {
         let (sender, batches) = channel();
         let body = move || {
-            if let Err(failure) = self.serve(&batches, &durable) {
+            if let Err(failure) = self.serve(&batches, &words) {
                 eprintln!("qunlong: {failure}; stopping, because the disk can no longer be trusted");
                 std::process::exit(i32::from(EXIT_DISK));
             }
@@ -163,54 +217,136 @@ impl Store {
         (sender, thread)
     }
 
-    fn serve(&mut self, batches: &Receiver<Batch>, durable: &UnboundedSender<PersistId>) -> Result<(), Failure> {
+    fn serve(&mut self, batches: &Receiver<Batch>, words: &UnboundedSender<Word>) -> Result<(), Failure> {
+        // The node may have stopped; then nobody waits for a word.
+        let mut said = false;
+        let mut say_full = |full: bool| {
+            if std::mem::replace(&mut said, full) != full {
+                let _ = words.send(Word::Full(full));
+            }
+        };
+        say_full(self.full);
+        let mut backlog = VecDeque::new();
         loop {
-            let (mut id, mut records) = match batches.recv_timeout(SEAL_AFTER) {
-                Ok(batch) => batch,
-                Err(RecvTimeoutError::Timeout) => {
-                    self.seal()?;
-                    continue;
+            if backlog.is_empty() {
+                match batches.recv_timeout(IDLE) {
+                    Ok(batch) => backlog.push_back(batch),
+                    Err(RecvTimeoutError::Timeout) => {
+                        self.seal()?;
+                        if self.full {
+                            self.lay_by_reserve()?;
+                            say_full(self.full);
+                        }
+                        continue;
+                    }
+                    Err(RecvTimeoutError::Disconnected) => return self.seal(),
                 }
-                Err(RecvTimeoutError::Disconnected) => return self.seal(),
-            };
-            while let Ok((newer, more)) = batches.try_recv() {
-                id = newer;
-                records.extend(more);
             }
+            backlog.extend(batches.try_iter());
+            let Some(&(id, _)) = backlog.back() else { continue };
+            let records: Vec<Record> = backlog.drain(..).flat_map(|(_, records)| records).collect();
             for bytes in self.writer.batches(&records) {
-                self.append(&bytes)?;
+                while let Err(unwritten) = self.append(&bytes) {
+                    match unwritten {
+                        Unwritten::Failed(failure) => return Err(failure),
+                        Unwritten::NoRoom if self.spend_reserve()? => say_full(true),
+                        // What was to be written was never acknowledged, and now nobody waits for it.
+                        Unwritten::NoRoom if !wait_for_room(batches, &mut backlog) => return Ok(()),
+                        Unwritten::NoRoom => (),
+                    }
+                }
             }
-            self.sealed = false;
             self.counters.records.fetch_add(records.len() as u64, Ordering::Relaxed);
-            // The node may have stopped; then nobody waits for the answer.
-            let _ = durable.send(id);
-            if self.length > COMPACT_BYTES.max(GROWTH * self.checkpoint) {
+            let _ = words.send(Word::Durable(id));
+            if self.full {
+                self.lay_by_reserve()?;
+                say_full(self.full);
+            } else if self.length > self.compact_at {
                 self.compact()?;
             }
         }
     }
 
-    fn append(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        let written = self.file.write_all(bytes).and_then(|()| self.file.sync_data());
-        written.map_err(|error| Failure::io("write", &self.path, &error))?;
+    /// Appends to the segment and syncs.
+    fn append(&mut self, bytes: &[u8]) -> Result<(), Unwritten> {
+        let failed = |path: &Path, error: &io::Error| Unwritten::Failed(Failure::io("write", path, error));
+        if let Err(error) = self.file.append(bytes) {
+            if error.kind() != io::ErrorKind::StorageFull {
+                return Err(failed(&self.path, &error));
+            }
+            self.file.cut(self.length).map_err(|error| failed(&self.path, &error))?;
+            return Err(Unwritten::NoRoom);
+        }
+        // No second try: what this sync did not bring to the disk, a later one may pass over in silence.
+        self.file.sync().map_err(|error| failed(&self.path, &error))?;
         self.length += bytes.len() as u64;
+        self.sealed = false;
         self.counters.syncs.fetch_add(1, Ordering::Relaxed);
         self.counters.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok(())
     }
 
     fn seal(&mut self) -> Result<(), Failure> {
-        if !self.sealed {
-            let bytes = self.writer.seal();
-            self.append(&bytes)?;
-            self.sealed = true;
+        if self.sealed {
+            return Ok(());
+        }
+        let mut sealing = self.writer.clone();
+        let bytes = sealing.seal();
+        match self.append(&bytes) {
+            Ok(()) => (self.writer, self.sealed) = (sealing, true),
+            Err(Unwritten::NoRoom) => (),
+            Err(Unwritten::Failed(failure)) => return Err(failure),
         }
         Ok(())
     }
 
+    fn reserve(&self) -> PathBuf {
+        self.dir.join("reserve")
+    }
+
+    /// Gives up the reserve, so that what was begun can be finished. Returns whether there was one.
+    fn spend_reserve(&mut self) -> Result<bool, Failure> {
+        self.full = true;
+        let path = self.reserve();
+        if !self.files.exists(&path) {
+            return Ok(false);
+        }
+        tracing::warn!("DISK_FULL: the disk is full; nothing new is stored until some space is freed");
+        self.files.remove(&path).map_err(|error| Failure::io("remove", &path, &error))?;
+        Ok(true)
+    }
+
+    /// Lays the reserve by, if it is not there and there is room: the disk is full for as long as there is not.
+    fn lay_by_reserve(&mut self) -> Result<(), Failure> {
+        let path = self.reserve();
+        let was_full = self.full;
+        if !was_full && self.files.exists(&path) {
+            return Ok(());
+        }
+        match write_file(&*self.files, &path, &vec![0; RESERVE_BYTES]) {
+            Ok(_) => self.full = false,
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                self.full = true;
+                self.remove_if_there(&path)?;
+            }
+            Err(error) => return Err(Failure::io("write", &path, &error)),
+        }
+        if was_full && !self.full {
+            tracing::info!("there is room on the disk again");
+        }
+        Ok(())
+    }
+
+    fn remove_if_there(&self, path: &Path) -> Result<(), Failure> {
+        if !self.files.exists(path) {
+            return Ok(());
+        }
+        self.files.remove(path).map_err(|error| Failure::io("remove", path, &error))
+    }
+
     fn compact(&mut self) -> Result<(), Failure> {
         let before = self.length;
-        let bytes = fs::read(&self.path).map_err(|error| Failure::io("read", &self.path, &error))?;
+        let bytes = self.files.read(&self.path).map_err(|error| Failure::io("read", &self.path, &error))?;
         let recovered = journal::recover(&bytes, &self.identity).map_err(|error| corrupt(&self.path, error))?;
         if recovered.torn > 0 {
             // What was just written and synced does not read back: nothing may be thrown away on its word.
@@ -218,34 +354,62 @@ impl Store {
         }
         let records = journal::latest(recovered.records);
         let (writer, bytes) = journal::create(&self.identity, self.number + 1, &records);
-        let (file, path) = write_segment(&self.dir, self.number + 1, &bytes)?;
-        sync_dir(&self.dir)?;
-        fs::remove_file(&self.path).map_err(|error| Failure::io("remove", &self.path, &error))?;
+        let path = segment(&self.dir, self.number + 1);
+        let file = match write_file(&*self.files, &path, &bytes) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                tracing::warn!("no room to compact the journal; it grows on");
+                self.compact_at = self.length + COMPACT_RETRY_BYTES;
+                return self.remove_if_there(&path);
+            }
+            Err(error) => return Err(Failure::io("write", &path, &error)),
+        };
+        sync_dir(&*self.files, &self.dir)?;
+        self.files.remove(&self.path).map_err(|error| Failure::io("remove", &self.path, &error))?;
+        // Or the old one could come back after a power cut, and be believed if the new one is damaged.
+        sync_dir(&*self.files, &self.dir)?;
         self.length = bytes.len() as u64;
         (self.file, self.path, self.writer) = (file, path, writer);
-        (self.number, self.checkpoint) = (self.number + 1, self.length);
+        (self.number, self.compact_at, self.sealed) = (self.number + 1, compact_at(self.length), true);
         tracing::info!(before, after = self.length, "compacted the journal");
         Ok(())
     }
 }
 
+/// Lets some time pass, and takes in what comes meanwhile. Returns whether the node still runs.
+fn wait_for_room(batches: &Receiver<Batch>, backlog: &mut VecDeque<Batch>) -> bool {
+    thread::sleep(FULL_RETRY);
+    loop {
+        match batches.try_recv() {
+            Ok(batch) => backlog.push_back(batch),
+            Err(TryRecvError::Empty) => return true,
+            Err(TryRecvError::Disconnected) => return false,
+        }
+    }
+}
+
+fn compact_at(checkpoint: u64) -> u64 {
+    COMPACT_BYTES.max(GROWTH * checkpoint)
+}
+
 /// The newest segment that was finished; unfinished ones never counted and are removed.
-fn recover_newest(dir: &Path, identity: &StorageIdentity) -> Result<(journal::Recovered, PathBuf), Failure> {
-    let mut found = segments(dir)?;
+fn recover_newest(
+    files: &dyn Files,
+    dir: &Path,
+    identity: &StorageIdentity,
+) -> Result<(journal::Recovered, PathBuf), Failure> {
+    let remove = |path: &Path| files.remove(path).map_err(|error| Failure::io("remove", path, &error));
+    let mut found = segments(files, dir)?;
     found.sort_unstable();
     while let Some((_, path)) = found.pop() {
-        let bytes = fs::read(&path).map_err(|error| Failure::io("read", &path, &error))?;
+        let bytes = files.read(&path).map_err(|error| Failure::io("read", &path, &error))?;
         match journal::recover(&bytes, identity) {
             Ok(recovered) => {
-                for (_, older) in found {
-                    fs::remove_file(&older).map_err(|error| Failure::io("remove", &older, &error))?;
-                }
+                found.iter().try_for_each(|(_, older)| remove(older))?;
                 return Ok((recovered, path));
             }
             // A crash in the middle of a compaction: the older one is still whole.
-            Err(JournalError::Unfinished | JournalError::BadHead) if !found.is_empty() => {
-                fs::remove_file(&path).map_err(|error| Failure::io("remove", &path, &error))?;
-            }
+            Err(JournalError::Unfinished | JournalError::BadHead) if !found.is_empty() => remove(&path)?,
             Err(error) => return Err(corrupt(&path, error)),
         }
     }
@@ -275,50 +439,38 @@ fn storage_lost(dir: &Path, what: &str) -> Failure {
 }
 
 /// Journal files by number.
-fn segments(dir: &Path) -> Result<Vec<(u64, PathBuf)>, Failure> {
-    let entries = fs::read_dir(dir).map_err(|error| Failure::io("read", dir, &error))?;
-    let numbered = entries.filter_map(Result::ok).filter_map(|entry| {
-        let name = entry.file_name().into_string().ok()?;
-        let number = name.strip_prefix("journal-")?.parse().ok()?;
-        Some((number, entry.path()))
+fn segments(files: &dyn Files, dir: &Path) -> Result<Vec<(u64, PathBuf)>, Failure> {
+    let paths = files.list(dir).map_err(|error| Failure::io("read", dir, &error))?;
+    let numbered = paths.into_iter().filter_map(|path| {
+        let number = path.file_name()?.to_str()?.strip_prefix("journal-")?.parse().ok()?;
+        Some((number, path))
     });
     Ok(numbered.collect())
 }
 
-fn write_segment(dir: &Path, number: u64, bytes: &[u8]) -> Result<(File, PathBuf), Failure> {
-    let path = dir.join(format!("journal-{number:08}"));
-    let written = || -> io::Result<File> {
-        let mut file = File::create(&path)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        Ok(file)
-    };
-    match written() {
-        Ok(file) => Ok((file, path)),
-        Err(error) => Err(Failure::io("write", &path, &error)),
-    }
+fn segment(dir: &Path, number: u64) -> PathBuf {
+    dir.join(format!("journal-{number:08}"))
 }
 
-fn sync_dir(dir: &Path) -> Result<(), Failure> {
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| Failure::io("sync", dir, &error))
+/// Writes a whole file and syncs it; its name is not durable yet.
+fn write_file(files: &dyn Files, path: &Path, bytes: &[u8]) -> io::Result<Box<dyn OpenFile>> {
+    let mut file = files.create(path)?;
+    file.append(bytes)?;
+    file.sync()?;
+    Ok(file)
 }
 
-fn lock(dir: &Path) -> Result<File, Failure> {
-    let path = dir.join("lock");
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(|error| Failure::io("open", &path, &error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(_) => Err(Failure::new("DATA_IN_USE", format!("another process runs on {}", dir.display()))),
-    }
+fn sync_dir(files: &dyn Files, dir: &Path) -> Result<(), Failure> {
+    files.sync_dir(dir).map_err(|error| Failure::io("sync", dir, &error))
+}
+
+fn lock(files: &dyn Files, dir: &Path) -> Result<Box<dyn Send>, Failure> {
+    let locked = files.lock(dir).map_err(|error| Failure::io("open", dir, &error))?;
+    locked.ok_or_else(|| Failure::new("DATA_IN_USE", format!("another process runs on {}", dir.display())))
 }
 
 fn move_aside(dir: &Path) -> Result<(), Failure> {
-    let old: Vec<PathBuf> = segments(dir)?
+    let old: Vec<PathBuf> = segments(&SystemFiles, dir)?
         .into_iter()
         .map(|(_, path)| path)
         .chain(["key.json", "key.json.new"].map(|name| dir.join(name)))
@@ -334,8 +486,11 @@ fn move_aside(dir: &Path) -> Result<(), Failure> {
         let name = path.file_name().expect("a file has a name");
         fs::rename(&path, aside.join(name)).map_err(|error| Failure::io("move", &path, &error))?;
     }
-    sync_dir(dir)
+    sync_dir(&SystemFiles, dir)
 }
+
+#[cfg(test)]
+mod faults;
 
 #[cfg(test)]
 mod tests {
@@ -350,7 +505,7 @@ mod tests {
         for n in generations.clone() {
             batches.send((PersistId(n), vec![Record::Boot(Generation(n))])).expect("the thread runs");
         }
-        while acks.blocking_recv() != Some(PersistId(generations.end - 1)) {}
+        while acks.blocking_recv() != Some(Word::Durable(PersistId(generations.end - 1))) {}
         drop(batches);
         thread.join().expect("ends well");
     }
@@ -360,7 +515,7 @@ mod tests {
     }
 
     fn segment(dir: &Path) -> PathBuf {
-        segments(dir).expect("readable").pop().expect("one").1
+        segments(&SystemFiles, dir).expect("readable").pop().expect("one").1
     }
 
     #[test]
@@ -397,7 +552,7 @@ mod tests {
         fs::remove_file(&key).expect("ours");
         assert_eq!(refusal(dir.path()), "STORAGE_LOST");
         let identity = Identity::mint().expect("randomness");
-        identity.write(&key).expect("writable");
+        identity.write(&SystemFiles, &key).expect("writable");
         assert_eq!(refusal(dir.path()), "STORAGE_LOST");
         fs::write(&key, kept).expect("writable");
         fs::remove_file(journal).expect("ours");
@@ -421,10 +576,10 @@ mod tests {
         let mut opened = Store::open(dir.path(), false).expect("opens");
         opened.store.compact().expect("compacts");
         let bytes = opened.store.writer.batches(&[Record::Boot(Generation(99))]).concat();
-        opened.store.append(&bytes).expect("appends");
+        assert!(opened.store.append(&bytes).is_ok());
         drop(opened);
         let opened = Store::open(dir.path(), false).expect("opens");
         assert_eq!(opened.records, [Record::Boot(Generation(49)), Record::Boot(Generation(99))]);
-        assert_eq!(segments(dir.path()).expect("readable").len(), 1);
+        assert_eq!(segments(&SystemFiles, dir.path()).expect("readable").len(), 1);
     }
 }
