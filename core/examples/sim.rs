@@ -17,9 +17,11 @@ use std::time::Instant;
 
 use clap::Parser;
 use qunlong_core::mutant::{self, Mutant};
+use qunlong_core::recording;
 use qunlong_core::sim::minimise::minimise;
 use qunlong_core::sim::plan::{Drawer, Plan};
 use qunlong_core::sim::swarm::{self, Failure, REACHED, Report, Watched};
+use qunlong_core::trace::Level;
 
 /// Runs random clusters under random faults and judges them from outside.
 #[derive(Parser, Debug)]
@@ -43,6 +45,12 @@ struct Arguments {
     /// Shrink the first failing run to a plan as small as it gets, and write it to this file.
     #[arg(long, value_name = "FILE")]
     minimise: Option<PathBuf>,
+    /// With --seed or --plan: record the run to this file, for `--replay`, `qunlong replay` and the dashboard.
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+    /// Live through a recording again: it must come to the same state.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["seed", "seeds", "from", "plan"])]
+    replay: Option<PathBuf>,
     /// Run a plan from a file instead of a drawn one.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["seed", "seeds", "from"])]
     plan: Option<PathBuf>,
@@ -119,16 +127,23 @@ fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
     if arguments.mutants {
         return prove_mutants(arguments);
     }
+    if let Some(path) = &arguments.replay {
+        return replay(path);
+    }
     if let Some(path) = &arguments.plan {
         let plan = read_plan(path)?;
-        let (_, trouble) = tell(|watch| swarm::replay(&plan, watch));
+        let (_, recording, trouble) = tell(|watch| {
+            swarm::run_recorded(&plan.world, plan.steps.iter().cloned(), u64::MAX, arguments.record.is_some(), watch)
+        });
+        write_recording(arguments, recording)?;
         return trouble.map_or(Ok(()), |trouble| fail(arguments, plan, &trouble));
     }
     if let Some(seed) = arguments.seed {
-        let (report, trouble) = tell(|watch| drawn(seed, arguments, watch));
+        let (report, recording, trouble) = tell(|watch| drawn_recorded(seed, arguments, watch));
         if let Some(report) = &report {
             println!("{} inputs, hash {:016x}", report.inputs, report.hash);
         }
+        write_recording(arguments, recording)?;
         return match trouble {
             Some(trouble) => fail(arguments, written(seed, arguments, report.as_ref()), &trouble),
             None => Ok(()),
@@ -144,17 +159,43 @@ fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
     many(arguments)
 }
 
+fn replay(path: &Path) -> Result<(), (u8, String)> {
+    let bytes = std::fs::read(path).map_err(|error| (2, format!("cannot read {}: {error}", path.display())))?;
+    let sum = recording::replay(&bytes, Level::Decisions, &mut |at, event| {
+        println!("{at:>14} · {} {}", event.node, event.kind);
+    });
+    let sum = sum.map_err(|error| (7, format!("{}: {error}", path.display())))?;
+    println!("{} starts, {} inputs, the same state {:016x}", sum.starts, sum.inputs, sum.hash);
+    Ok(())
+}
+
 fn read_plan(path: &Path) -> Result<Plan, (u8, String)> {
     let text =
         std::fs::read_to_string(path).map_err(|error| (2, format!("cannot read {}: {error}", path.display())))?;
     text.parse().map_err(|error| (2, format!("{}: {error}", path.display())))
 }
 
+fn write_recording(arguments: &Arguments, recording: Option<Vec<u8>>) -> Result<(), (u8, String)> {
+    let (Some(path), Some(bytes)) = (&arguments.record, recording) else { return Ok(()) };
+    std::fs::write(path, &bytes).map_err(|error| (2, format!("cannot write {}: {error}", path.display())))?;
+    println!("recorded {} bytes to {}", bytes.len(), path.display());
+    Ok(())
+}
+
 fn drawn(seed: u64, arguments: &Arguments, watch: &mut dyn FnMut(qunlong_core::Instant, Watched<'_>)) -> Report {
+    drawn_recorded(seed, arguments, watch).0
+}
+
+fn drawn_recorded(
+    seed: u64,
+    arguments: &Arguments,
+    watch: &mut dyn FnMut(qunlong_core::Instant, Watched<'_>),
+) -> (Report, Option<Vec<u8>>) {
     let drawer = Drawer::new(seed, arguments.beyond);
     let world = drawer.world.clone();
     // Where all is down steps cost no inputs, and go on without end.
-    swarm::run(&world, drawer.take(arguments.steps as usize / 10), arguments.steps, watch)
+    let steps = drawer.take(arguments.steps as usize / 10);
+    swarm::run_recorded(&world, steps, arguments.steps, arguments.record.is_some(), watch)
 }
 
 /// Runs something that may panic.
@@ -174,16 +215,20 @@ fn guarded(run: impl FnOnce() -> Report) -> (Option<Report>, Option<Trouble>) {
 
 /// Runs one and prints every step and decision.
 fn tell(
-    run: impl FnOnce(&mut dyn FnMut(qunlong_core::Instant, Watched<'_>)) -> Report,
-) -> (Option<Report>, Option<Trouble>) {
+    run: impl FnOnce(&mut dyn FnMut(qunlong_core::Instant, Watched<'_>)) -> (Report, Option<Vec<u8>>),
+) -> (Option<Report>, Option<Vec<u8>>, Option<Trouble>) {
     println!("legend: ──  a part of the run   ▶ a step, with places by number   · what a node decided");
-    guarded(|| {
-        run(&mut |at, what| match what {
+    let mut recorded = None;
+    let (report, trouble) = guarded(|| {
+        let (report, recording) = run(&mut |at, what| match what {
             Watched::Phase(phase) => println!("{at:>14} ── {phase}"),
             Watched::Step(step) => println!("{at:>14} ▶ {}", step.action),
             Watched::Event(event) => println!("{at:>14} · {} {}", event.node, event.kind),
-        })
-    })
+        });
+        recorded = recording;
+        report
+    });
+    (report, recorded, trouble)
 }
 
 /// The plan that a seed draws, as far as it was carried out.

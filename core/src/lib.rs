@@ -41,6 +41,7 @@ pub mod outbox;
 pub mod placement;
 pub mod protocol;
 pub mod quorum;
+pub mod recording;
 pub mod refusal;
 pub mod rng;
 #[cfg(feature = "sim")]

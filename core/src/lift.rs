@@ -219,6 +219,19 @@ impl Record {
         }
     }
 
+    /// Whether a node of this name can have written it. A journal's checksums and incarnation say so of its own; what
+    /// comes from elsewhere is asked.
+    #[must_use]
+    pub fn is_sound(&self, me: NodeId) -> bool {
+        match self {
+            Self::Topology(topology::Record::Chosen(config)) => config.is_sound(),
+            Self::Kv(kv::Record::Key { counter, key, versions }) => {
+                !key.is_empty() && versions.is_sound() && versions.context().counter(me) <= *counter
+            }
+            Self::Boot(_) | Self::Membership(_) | Self::Kv(_) => true,
+        }
+    }
+
     /// Whether it only says that there is nothing any more: compaction drops it with what it replaced.
     #[must_use]
     pub fn is_removal(&self) -> bool {

@@ -12,6 +12,8 @@
 
 use core::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::{Config, ConfigError};
 use crate::hash::hash_of;
 use crate::id::{Generation, NodeId, RequestId};
@@ -31,7 +33,7 @@ use crate::view::{Chosen, View};
 use crate::wire::Envelope;
 
 /// What a host tells a node.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Input {
     /// A message for this node arrived; its sender was checked by the host.
     Message(Envelope),
@@ -166,7 +168,7 @@ impl Node {
         }
         let shared = Shared {
             config,
-            generation: Generation(last_boot.0 + 1),
+            generation: Generation(last_boot.0.saturating_add(1)),
             started: false,
             now: Now::default(),
             rng: Rng::new(seed),

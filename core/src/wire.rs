@@ -29,7 +29,7 @@ const FRAME_HEAD: usize = 1 + 16;
 const PACKET_HEAD: usize = 16 + 16 + 1 + 4;
 
 /// A message with its sender.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Envelope {
     /// The sender, as proven by the link or vouched for by a relaying server.
     pub from: NodeId,

@@ -23,6 +23,7 @@ use tokio_tungstenite::tungstenite::Bytes;
 
 use crate::hub::{Added, Hub};
 use crate::link::{self, LinkContext, LinkError, Outgoing};
+use crate::recording::Recording;
 use crate::store::{Batch, Word};
 
 /// Commands that wait for the driver.
@@ -130,6 +131,7 @@ pub(crate) struct Driver {
     cluster: watch::Sender<Option<ClusterId>>,
     servers: watch::Sender<BTreeSet<String>>,
     started: std::time::Instant,
+    recording: Option<Recording>,
     leaving: Option<RequestId>,
     left: bool,
 }
@@ -152,6 +154,7 @@ pub(crate) struct Parts {
     pub(crate) seeds: Vec<String>,
     pub(crate) batches: BatchSender<Batch>,
     pub(crate) journal: UnboundedReceiver<Word>,
+    pub(crate) recording: Option<Recording>,
 }
 
 impl Driver {
@@ -176,6 +179,7 @@ impl Driver {
             link_context,
             commands,
             journal: parts.journal,
+            recording: parts.recording,
             batches: parts.batches,
             waiting: HashMap::new(),
             requests: 0,
@@ -215,6 +219,9 @@ impl Driver {
             }
             self.flush();
         }
+        if let Some(recording) = self.recording {
+            recording.finish(&self.node);
+        }
     }
 
     fn now(&self) -> Now {
@@ -224,6 +231,9 @@ impl Driver {
 
     fn input(&mut self, input: Input) {
         let now = self.now();
+        if let Some(recording) = &mut self.recording {
+            recording.input(now, &input);
+        }
         self.node.handle(now, input);
     }
 
@@ -344,6 +354,9 @@ impl Driver {
                     let _ = self.trace.send(event);
                 }
             }
+        }
+        if let Some(recording) = &mut self.recording {
+            recording.drained();
         }
         self.node.set_level(level);
         let cluster = self.node.view().chosen.as_ref().map(|chosen| chosen.config.cluster);

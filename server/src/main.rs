@@ -11,6 +11,7 @@ mod hub;
 mod identity;
 mod link;
 mod node;
+mod recording;
 mod store;
 
 use std::net::SocketAddr;
@@ -73,6 +74,13 @@ enum Command {
         #[command(flatten)]
         server: Server,
     },
+    /// Live through a recording again: prints what its nodes decided, and whether they came to the same state.
+    Replay {
+        file: PathBuf,
+        /// Also print every message.
+        #[arg(long)]
+        messages: bool,
+    },
     /// Measure a cluster of three nodes on this machine.
     Bench(BenchArguments),
 }
@@ -123,6 +131,9 @@ struct NodeArguments {
     /// Start under a new identity, with the old key and journal moved aside.
     #[arg(long)]
     new_identity: bool,
+    /// Write down all that this node is told in a new file, values included, for `qunlong replay` and the dashboard.
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
     /// How to write the log to standard error.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -181,6 +192,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Node(arguments) => runtime()?.block_on(node::run(*arguments)),
         Command::Demo(arguments) => runtime()?.block_on(demo::run(arguments)),
         Command::Bench(arguments) => runtime()?.block_on(bench::run(arguments)),
+        Command::Replay { file, messages } => recording::replay(&file, messages),
         Command::Put { server, key, value } => client::put(&server.server, &key, &value),
         Command::Get { server, key } => client::get(&server.server, &key),
         Command::Delete { server, key } => client::delete(&server.server, &key),

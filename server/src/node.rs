@@ -16,6 +16,7 @@ use crate::driver::{Command, Driver, Parts};
 use crate::failure::Failure;
 use crate::http::{App, GRACE, Policy, keep_policy_current, router};
 use crate::identity::random;
+use crate::recording::Recording;
 use crate::store::Store;
 use crate::{LogFormat, NodeArguments};
 
@@ -42,6 +43,8 @@ pub(crate) async fn run(arguments: NodeArguments) -> Result<(), Failure> {
     let address = arguments.advertise.clone().unwrap_or_else(|| arguments.listen.to_string());
     let config = config(&arguments, opened.identity.node(), &address);
     let seed = u64::from_le_bytes(random()?);
+    let record = |path| Recording::start(path, &config, seed, &opened.records);
+    let recording = arguments.record.as_deref().map(record).transpose()?;
     let node =
         Node::restore(config, seed, opened.records).map_err(|error| Failure::new("BAD_CONFIG", error.to_string()))?;
     tracing::info!(id = %node.id(), generation = node.generation().0, listen = %arguments.listen, "node starts");
@@ -56,6 +59,7 @@ pub(crate) async fn run(arguments: NodeArguments) -> Result<(), Failure> {
         seeds: arguments.join.clone(),
         batches,
         journal: heard,
+        recording,
     };
     let (driver, handle) = Driver::new(parts);
     let policy = Policy::new(arguments.listen, &address, &arguments.allow_host);

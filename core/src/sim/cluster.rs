@@ -15,6 +15,7 @@ use crate::limits;
 use crate::member::{Class, Durability, Profile};
 use crate::node::{Input, Node};
 use crate::outbox::{Output, PersistId};
+use crate::recording::Recorder;
 use crate::refusal::Refusal;
 use crate::rng::Rng;
 use crate::time::{Duration, Instant, Now, WallTime};
@@ -44,6 +45,7 @@ pub struct Sim {
     inputs: u64,
     /// If set, everything that happens is hashed into it.
     happened: Option<StableHasher>,
+    recorder: Option<Recorder>,
     /// Whether messages travel as bytes, as on a real link. Off, they are cheaper.
     pub through_bytes: bool,
 }
@@ -56,6 +58,8 @@ struct Place {
     node: Option<Node>,
     /// Counts starts, so that what was planned for an earlier run finds nobody.
     run: u64,
+    /// The number of its start in a recording.
+    number: u32,
     /// The wake-up that is planned.
     wake: Option<Instant>,
     clock: Clock,
@@ -135,6 +139,21 @@ impl Sim {
     /// [`Sim::new`] with other settings of the nodes.
     #[must_use]
     pub fn with(seed: u64, servers: u8, tabs: u8, replicas: u8, tune: impl Fn(&mut Config)) -> Self {
+        Self::build(seed, (servers, tabs, replicas), tune, None)
+    }
+
+    /// [`Sim::with`], recorded from its first input on.
+    #[must_use]
+    pub fn recorded(seed: u64, servers: u8, tabs: u8, replicas: u8, tune: impl Fn(&mut Config)) -> Self {
+        Self::build(seed, (servers, tabs, replicas), tune, Some(Recorder::default()))
+    }
+
+    fn build(
+        seed: u64,
+        (servers, tabs, replicas): (u8, u8, u8),
+        tune: impl Fn(&mut Config),
+        recorder: Option<Recorder>,
+    ) -> Self {
         let mut sim = Self {
             now: Instant(0),
             rng: Rng::new(seed),
@@ -148,6 +167,7 @@ impl Sim {
             level: Level::Off,
             inputs: 0,
             happened: None,
+            recorder,
             through_bytes: true,
         };
         for n in 1..=servers {
@@ -174,6 +194,7 @@ impl Sim {
             disk: Disk::new(identity),
             node: None,
             run: 0,
+            number: 0,
             wake: None,
             clock: Clock::default(),
             paused_until: Instant(0),
@@ -276,6 +297,16 @@ impl Sim {
         self.happened.as_ref().map(StableHasher::finish)
     }
 
+    /// The recording since the last call, with the state that it leads to; `None` if nothing is recorded.
+    pub fn take_recording(&mut self) -> Option<Vec<u8>> {
+        let recorder = self.recorder.as_mut()?;
+        let mut running: Vec<(u32, &Node)> =
+            self.places.iter().filter_map(|place| Some((place.number, place.node.as_ref()?))).collect();
+        running.sort_unstable_by_key(|(number, _)| *number);
+        recorder.state(running.into_iter().map(|(_, node)| node));
+        Some(recorder.take())
+    }
+
     /// Stops a process without ending it, as SIGSTOP or a frozen tab does.
     pub fn pause(&mut self, place: usize, span: Duration) {
         let until = self.now + span;
@@ -375,6 +406,9 @@ impl Sim {
         }
         self.places[place].run += 1;
         self.places[place].wake = None;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.stopped(self.places[place].number);
+        }
         self.places[place].disk.crash(&mut self.rng);
         let id = self.places[place].config.id;
         for other in self.partners(place) {
@@ -407,6 +441,9 @@ impl Sim {
         let seed = self.rng.next_u64();
         let spot = &mut self.places[place];
         let records = spot.disk.recover()?;
+        if let Some(recorder) = &mut self.recorder {
+            spot.number = recorder.start(&spot.config, seed, &records);
+        }
         let mut node = Node::restore(spot.config.clone(), seed, records).expect("the settings are sound");
         node.set_level(self.level);
         spot.node = Some(node);
@@ -523,6 +560,9 @@ impl Sim {
             use core::hash::Hash;
             (self.now, place, &input).hash(hasher);
         }
+        if let Some(recorder) = &mut self.recorder {
+            recorder.input(self.places[place].number, self.now, now, &input);
+        }
         node.handle(now, input);
         let run = self.places[place].run;
         while let Some(output) = node.poll() {
@@ -547,6 +587,9 @@ impl Sim {
                 }
                 Output::Trace(event) => self.trace.push_back(event),
             }
+        }
+        if let Some(recorder) = &mut self.recorder {
+            recorder.drained(self.places[place].number);
         }
         self.places[place].node = Some(node);
         self.plan_wake(place);

@@ -455,6 +455,8 @@ impl FromStr for Plan {
 
 /// Places that a plan may name; more than any world has.
 const PLACES_MAX: u8 = 16;
+/// Servers that a plan needs: a run ends with one of them down, and the others must be a majority.
+const SERVERS_MIN: u8 = 3;
 
 impl Plan {
     fn line(&mut self, words: &[&str]) -> Option<()> {
@@ -462,7 +464,7 @@ impl Plan {
         match words {
             [] => (),
             ["seed", n] => world.seed = n.parse().ok()?,
-            ["servers", n] => world.servers = n.parse().ok().filter(|n| (1..=PLACES_MAX / 2).contains(n))?,
+            ["servers", n] => world.servers = n.parse().ok().filter(|n| (SERVERS_MIN..=PLACES_MAX / 2).contains(n))?,
             ["tabs", n] => world.tabs = n.parse().ok().filter(|&n| n <= PLACES_MAX / 2)?,
             ["delay", span] => world.delay = millis(span)?,
             ["sync", span] => world.sync = millis(span)?,
@@ -567,7 +569,7 @@ mod tests {
     fn a_line_that_is_no_step_is_named() {
         let error = "seed 1\n5ms fly 1".parse::<Plan>().expect_err("no such step");
         assert_eq!(error.to_string(), "line 2: not understood: 5ms fly 1");
-        for bad in ["5ms put 1 k1 #1", "5ms crash 99", "5ms loss 1001", "tabs 200", "x", "5 power"] {
+        for bad in ["5ms put 1 k1 #1", "5ms crash 99", "5ms loss 1001", "tabs 200", "servers 2", "x", "5 power"] {
             assert!(bad.parse::<Plan>().is_err(), "{bad}");
         }
     }

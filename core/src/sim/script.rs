@@ -4,7 +4,7 @@
 //! report and a test are the same file. What it prints is pinned as a golden trace.
 //!
 //! ```text
-//!   seed 7 / servers 3 / tabs 1 / replicas 3     before anything else; all optional
+//!   seed 7 / servers 3 / tabs 1 / replicas 3     before anything else; all optional; no more replicas than servers
 //!   delay 1ms 5ms | loss 10 | duplicate 10 | reorder on        the network; rates per thousand
 //!   trace off | decisions | messages             what is printed from here on
 //!   run 2s                                       let time pass
@@ -27,6 +27,7 @@ use crate::bytes::Bytes;
 use crate::id::WriteId;
 use crate::kv;
 use crate::lift::{Op, Outcome};
+use crate::limits;
 use crate::quorum::Level as Quorum;
 use crate::refusal::Refusal;
 use crate::time::Duration;
@@ -93,15 +94,20 @@ impl Default for Stage {
 
 /// Longer than any deadline, so that every request is answered.
 const PATIENCE: Duration = Duration::secs(40);
+/// More than a person can follow.
+const SERVERS_MAX: u8 = 16;
+const TABS_MAX: u8 = 16;
+/// A longer time is a slip of the pen.
+const SPAN_MAX: u64 = 1_000_000_000;
 
 impl Stage {
     fn command(&mut self, words: &[&str]) -> Result<(), String> {
         match words {
             [] => Ok(()),
             ["seed", n] => self.set_up(|stage, n| stage.seed = n, number(n)?),
-            ["servers", n] => self.set_up(|stage, n| stage.servers = n as u8, number(n)?),
-            ["tabs", n] => self.set_up(|stage, n| stage.tabs = n as u8, number(n)?),
-            ["replicas", n] => self.set_up(|stage, n| stage.replicas = n as u8, number(n)?),
+            ["servers", n] => self.set_up(|stage, n| stage.servers = n, count(n, 1, SERVERS_MAX)?),
+            ["tabs", n] => self.set_up(|stage, n| stage.tabs = n, count(n, 0, TABS_MAX)?),
+            ["replicas", n] => self.set_up(|stage, n| stage.replicas = n, count(n, 1, limits::REPLICAS)?),
             _ => {
                 self.say_line(words);
                 self.act(words)?;
@@ -111,7 +117,7 @@ impl Stage {
         }
     }
 
-    fn set_up(&mut self, set: impl FnOnce(&mut Self, u64), n: u64) -> Result<(), String> {
+    fn set_up<N>(&mut self, set: impl FnOnce(&mut Self, N), n: N) -> Result<(), String> {
         if self.sim.is_some() {
             return Err("this belongs before the first command".to_string());
         }
@@ -175,7 +181,7 @@ impl Stage {
             ["seen", reader] => kv::WriteContext::Seen(self.seen.get(*reader).cloned().unwrap_or_default()),
             _ => return Err(format!("unknown: {}", how.join(" "))),
         };
-        self.writes += 1;
+        self.writes = self.writes.checked_add(1).ok_or("a scenario has at most 255 writes")?;
         let put = kv::Op::Put {
             key: Bytes::from(key),
             value: value.map(|value| Bytes::from(*value)),
@@ -275,7 +281,7 @@ impl Stage {
 
     fn sim(&mut self) -> &mut Sim {
         let Self { seed, servers, tabs, replicas, sim, .. } = self;
-        sim.get_or_insert_with(|| Sim::new(*seed, *servers, *tabs, *replicas))
+        sim.get_or_insert_with(|| Sim::new(*seed, *servers, *tabs, (*replicas).min(*servers)))
     }
 }
 
@@ -289,9 +295,17 @@ fn number(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| format!("not a number: {text}"))
 }
 
+fn count(text: &str, least: u8, most: u8) -> Result<u8, String> {
+    let n = text.parse().ok().filter(|n| (least..=most).contains(n));
+    n.ok_or_else(|| format!("not a number from {least} to {most}: {text}"))
+}
+
 fn span(text: &str) -> Result<Duration, String> {
     let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
     let n = number(&text[..text.len() - unit.len()])?;
+    if n > SPAN_MAX {
+        return Err(format!("too long: {text}"));
+    }
     match unit {
         "us" => Ok(Duration(n)),
         "ms" => Ok(Duration::millis(n)),

@@ -23,6 +23,7 @@ use super::check::{bounds, converge};
 use super::disk::Disk;
 use super::plan::{Action, Context, Place, Plan, Step, World};
 use crate::bytes::Bytes;
+use crate::config::Config;
 use crate::id::{RequestId, WriteId};
 use crate::kv::{self, WriteContext};
 use crate::lift::{Event, EventKind, Op, Outcome};
@@ -121,11 +122,23 @@ pub fn run(
     inputs: u64,
     watch: &mut dyn FnMut(Instant, Watched<'_>),
 ) -> Report {
-    let mut run = Run::new(world, watch);
+    run_recorded(world, steps, inputs, false, watch).0
+}
+
+/// [`run`], recorded if that is wanted: the recording holds all that the nodes were told.
+pub fn run_recorded(
+    world: &World,
+    steps: impl Iterator<Item = Step>,
+    inputs: u64,
+    recorded: bool,
+    watch: &mut dyn FnMut(Instant, Watched<'_>),
+) -> (Report, Option<Vec<u8>>) {
+    let mut run = Run::new(world, recorded, watch);
     let verdict = run.all(steps, inputs);
     let hash = run.sim.happened().unwrap_or_default() ^ run.sim.state_hash();
     run.count_faults();
-    Report { verdict, steps: run.done, inputs: run.sim.inputs(), hash, reached: run.reached }
+    let recording = run.sim.take_recording();
+    (Report { verdict, steps: run.done, inputs: run.sim.inputs(), hash, reached: run.reached }, recording)
 }
 
 /// [`run`] for a plan that was written down.
@@ -184,11 +197,16 @@ fn name(key: u32) -> Bytes {
 }
 
 impl<'w> Run<'w> {
-    fn new(world: &World, watch: &'w mut dyn FnMut(Instant, Watched<'_>)) -> Self {
-        let mut sim = Sim::with(world.seed, world.servers, world.tabs, REPLICAS.min(world.servers), |config| {
+    fn new(world: &World, recorded: bool, watch: &'w mut dyn FnMut(Instant, Watched<'_>)) -> Self {
+        let tune = |config: &mut Config| {
             config.kv.collect_after = world.collect.unwrap_or(Duration::secs(1_000_000));
             config.kv.repair_interval = world.repair;
-        });
+        };
+        let (servers, tabs, replicas) = (world.servers, world.tabs, REPLICAS.min(world.servers));
+        let mut sim = match recorded {
+            true => Sim::recorded(world.seed, servers, tabs, replicas, tune),
+            false => Sim::with(world.seed, servers, tabs, replicas, tune),
+        };
         sim.hash_what_happens();
         sim.set_level(trace::Level::Decisions);
         sim.through_bytes = world.bytes;

@@ -78,6 +78,12 @@ pub(super) async fn read(
         }
         _ => {
             let mut body = describe(&key, &versions);
+            body["deletes"] = versions
+                .siblings()
+                .iter()
+                .filter(|sibling| sibling.value.is_none())
+                .map(|sibling| json!({ "dot": sibling.dot, "request_id": sibling.write }))
+                .collect();
             body["context"] = json!(context);
             body["answered"] = json!(answered);
             body["outcome"] = json!("done");
