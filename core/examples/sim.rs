@@ -161,7 +161,7 @@ fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
 
 fn replay(path: &Path) -> Result<(), (u8, String)> {
     let bytes = std::fs::read(path).map_err(|error| (2, format!("cannot read {}: {error}", path.display())))?;
-    let sum = recording::replay(&bytes, Level::Decisions, &mut |at, event| {
+    let sum = recording::replay(&bytes, Level::Decisions, &mut |at, _, event| {
         println!("{at:>14} · {} {}", event.node, event.kind);
     });
     let sum = sum.map_err(|error| (7, format!("{}: {error}", path.display())))?;

@@ -274,12 +274,17 @@ struct Again {
     issued: PersistId,
 }
 
-/// Lives through a recording. `watch` sees what the nodes tell, with the time on the shared clock.
+/// Lives through a recording. `watch` sees what the nodes tell, with the time on the shared clock and the node as it
+/// was when its outputs were taken.
 ///
 /// # Errors
 ///
 /// If it cannot be read, cannot have happened, or leads to another state than it did.
-pub fn replay(bytes: &[u8], level: Level, watch: &mut dyn FnMut(Instant, Event)) -> Result<Replayed, RecordingError> {
+pub fn replay(
+    bytes: &[u8],
+    level: Level,
+    watch: &mut dyn FnMut(Instant, &Node, Event),
+) -> Result<Replayed, RecordingError> {
     let mut reader = Reader::new(bytes)?;
     let mut running: BTreeMap<u32, Again> = BTreeMap::new();
     let mut sum = Replayed::default();
@@ -311,7 +316,7 @@ pub fn replay(bytes: &[u8], level: Level, watch: &mut dyn FnMut(Instant, Event))
                 while let Some(output) = again.node.poll() {
                     match output {
                         Output::Persist { id, .. } => again.issued = id,
-                        Output::Trace(event) => watch(sum.last, event),
+                        Output::Trace(event) => watch(sum.last, &again.node, event),
                         Output::Send { .. } | Output::Reply { .. } => (),
                     }
                 }
@@ -351,7 +356,7 @@ mod tests {
     fn a_run_is_lived_through_again() {
         let bytes = recorded();
         let mut told = 0;
-        let sum = replay(&bytes, Level::Messages, &mut |_, _| told += 1).expect("it replays");
+        let sum = replay(&bytes, Level::Messages, &mut |_, _, _| told += 1).expect("it replays");
         assert_eq!((sum.starts, sum.states, sum.cut_off), (5, 1, false));
         assert!(sum.inputs > 200 && told > 200, "{sum:?}, {told} events");
     }
@@ -359,8 +364,8 @@ mod tests {
     #[test]
     fn a_recording_that_was_cut_off_replays_as_far_as_it_goes() {
         let bytes = recorded();
-        let whole = replay(&bytes, Level::Off, &mut |_, _| ()).expect("it replays");
-        let sum = replay(&bytes[..bytes.len() / 2], Level::Off, &mut |_, _| ()).expect("half of it replays");
+        let whole = replay(&bytes, Level::Off, &mut |_, _, _| ()).expect("it replays");
+        let sum = replay(&bytes[..bytes.len() / 2], Level::Off, &mut |_, _, _| ()).expect("half of it replays");
         assert!(sum.cut_off && sum.inputs > 0 && sum.inputs < whole.inputs, "{sum:?}");
     }
 
@@ -370,12 +375,12 @@ mod tests {
         let with = |at: usize| {
             let mut bytes = bytes.clone();
             bytes[at] ^= 1;
-            replay(&bytes, Level::Off, &mut |_, _| ()).err()
+            replay(&bytes, Level::Off, &mut |_, _, _| ()).err()
         };
         assert_eq!(with(0), Some(RecordingError::NotARecording));
         assert_eq!(with(8), Some(RecordingError::Version { theirs: VERSION ^ 1 }));
         assert_eq!(with(bytes.len() / 2 - 1).map(|error| error.code()), Some("CORRUPT_RECORDING"));
-        assert_eq!(replay(b"", Level::Off, &mut |_, _| ()), Err(RecordingError::NotARecording));
+        assert_eq!(replay(b"", Level::Off, &mut |_, _, _| ()), Err(RecordingError::NotARecording));
     }
 
     #[test]
@@ -391,7 +396,7 @@ mod tests {
             }
             reader.write(&entry);
         }
-        let outcome = replay(&reader.take(), Level::Off, &mut |_, _| ());
+        let outcome = replay(&reader.take(), Level::Off, &mut |_, _, _| ());
         assert!(
             matches!(outcome, Err(RecordingError::Diverged { .. } | RecordingError::Unsound { .. })),
             "{outcome:?}"
@@ -403,6 +408,6 @@ mod tests {
         let mut recorder = Recorder::default();
         recorder.input(0, Instant(0), Now::default(), &Input::Tick);
         let unsound = Err(RecordingError::Unsound { at: HEAD });
-        assert_eq!(replay(&recorder.take(), Level::Off, &mut |_, _| ()), unsound);
+        assert_eq!(replay(&recorder.take(), Level::Off, &mut |_, _, _| ()), unsound);
     }
 }

@@ -88,7 +88,7 @@ pub(crate) fn replay(path: &Path, trace: bool) -> Result<(), Failure> {
         // Whoever reads may have seen enough.
         let _ = writeln!(out, "{line}");
     };
-    let replayed = recording::replay(&bytes, level, &mut |at, event| {
+    let replayed = recording::replay(&bytes, level, &mut |at, _, event| {
         print(format_args!("{at:>14} {} {}", event.node, event.kind));
     });
     let sum = replayed.map_err(|error| Failure::new(error.code(), format!("{}: {error}", path.display())))?;

@@ -8,9 +8,10 @@ use std::rc::Rc;
 use futures::StreamExt;
 use futures::channel::oneshot;
 use js_sys::{ArrayBuffer, Uint8Array};
+use qunlong_core::cluster::ClusterConfig;
 use qunlong_core::kv::{Op, Outcome as KvOutcome};
 use qunlong_core::member::{Class, Member, State};
-use qunlong_core::{NodeId, Outcome, Refusal, wire};
+use qunlong_core::{Event, NodeId, Outcome, Refusal, wire};
 use serde_json::Value;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::{JsFuture, spawn_local};
@@ -21,6 +22,7 @@ use crate::canvas::Canvas;
 use crate::draw::{self, Placed};
 use crate::driver::sleep;
 use crate::model::Playback;
+use crate::recording::Show;
 use crate::socket::{Heard, Socket};
 use crate::store::describe;
 
@@ -69,6 +71,10 @@ pub struct World {
     pub demo: Option<Vec<DemoNode>>,
     /// Links cut by the demonstration: the server that drops, and its peer.
     pub cuts: BTreeSet<(NodeId, NodeId)>,
+    /// A recording that is shown instead of the live cluster.
+    pub show: Option<Show>,
+    /// What is known of the live cluster meanwhile.
+    live: Status,
     /// Where nodes stand, made anew when members change.
     pub placed: Vec<Placed>,
     /// The stage's canvas while it is on the screen.
@@ -84,6 +90,7 @@ pub struct World {
     asked: u64,
     feeds: BTreeSet<String>,
     frames: (f64, u32),
+    last_frame: f64,
 }
 
 /// The one world of a page, shared by its screens.
@@ -129,6 +136,8 @@ impl Cluster {
             mode,
             demo: None,
             cuts: BTreeSet::new(),
+            show: None,
+            live: Status::default(),
             placed: Vec::new(),
             canvas: None,
             frames_per_second: 0,
@@ -139,6 +148,7 @@ impl Cluster {
             asked: 0,
             feeds: BTreeSet::new(),
             frames: (0.0, 0),
+            last_frame: 0.0,
         };
         let cluster = Self { world: Rc::new(RefCell::new(world)), changed: Rc::new(Cell::new(true)) };
         if mode == Mode::Node {
@@ -282,8 +292,7 @@ impl Cluster {
                     let since_start = world.worker_started_ms + status.first_gossip_ms as f64;
                     world.first_message_ms = Some(since_start);
                 }
-                world.status = *status;
-                world.arrange();
+                world.set_status(*status);
                 drop(world);
                 self.open_feeds();
             }
@@ -292,7 +301,7 @@ impl Cluster {
                     let _ = waiting.send(result);
                 }
             }
-            FromWorker::Events(events) => self.world.borrow_mut().playback.push(now(), events),
+            FromWorker::Events(events) => self.world.borrow_mut().hear(events),
         }
     }
 
@@ -343,12 +352,26 @@ impl Cluster {
         }
     }
 
+    /// Reads a recording and shows it.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be shown.
+    pub async fn open_recording(&self, file: web_sys::File) -> Result<(), String> {
+        let bytes = JsFuture::from(file.array_buffer()).await.map_err(|error| describe(&error))?;
+        let show = Show::open(file.name(), &Uint8Array::new(&bytes).to_vec());
+        let show = show.map_err(|error| format!("{}: {error}", error.code()))?;
+        self.write().open_show(show);
+        Ok(())
+    }
+
     /// The servers' addresses, this page's own first.
     #[must_use]
     pub fn servers(&self) -> Vec<String> {
         let world = self.world.borrow();
         let own = own_host();
-        let alive = world.status.members.iter().filter(|m| m.profile.class == Class::Server && m.state != State::Left);
+        let status = if world.show.is_some() { &world.live } else { &world.status };
+        let alive = status.members.iter().filter(|m| m.profile.class == Class::Server && m.state != State::Left);
         let mut servers: Vec<String> = alive.filter_map(|member| member.profile.address.clone()).collect();
         // Two spellings of loopback are one server.
         servers.retain(|server| server.replace("127.0.0.1", "localhost") != own.replace("127.0.0.1", "localhost"));
@@ -372,7 +395,7 @@ impl Cluster {
                     Heard::Open => (),
                     Heard::Bytes(bytes) => {
                         if let Ok(events) = wire::decode_events(&bytes) {
-                            self.world.borrow_mut().playback.push(now(), events);
+                            self.world.borrow_mut().hear(events);
                         }
                     }
                     Heard::Closed(_) => break,
@@ -407,9 +430,10 @@ impl Cluster {
         if let Some(members) = members
             && let Ok(list) = serde_json::from_value::<Vec<Member>>(members["members"].clone())
         {
-            world.status.members = list;
-            world.status.config = serde_json::from_value(members["config"].clone()).ok();
-            world.arrange();
+            let config = serde_json::from_value(members["config"].clone()).ok();
+            let known = if world.show.is_some() { &world.live } else { &world.status };
+            let status = Status { members: list, config, ..known.clone() };
+            world.set_status(status);
             self.changed.set(true);
         }
     }
@@ -493,13 +517,71 @@ impl World {
         self.status.config.as_ref().is_some_and(|config| config.storage.contains_key(&id))
     }
 
+    /// What a live node told; while a recording is shown, nobody listens.
+    fn hear(&mut self, events: Vec<Event>) {
+        if self.show.is_none() {
+            self.playback.push(now(), events);
+        }
+    }
+
+    fn set_status(&mut self, status: Status) {
+        if self.show.is_some() {
+            self.live = status;
+            return self.show_members(std::mem::take(&mut self.status.members), self.status.config.take());
+        }
+        self.status = status;
+        self.arrange();
+    }
+
+    /// Shows a recording instead of the live cluster.
+    pub fn open_show(&mut self, show: Show) {
+        if self.show.is_none() {
+            self.live = std::mem::take(&mut self.status);
+        }
+        self.playback = self.playback.fresh();
+        self.show = Some(show);
+        self.show_members(Vec::new(), None);
+    }
+
+    /// The recording's members; this tab's own links and journal go on.
+    fn show_members(&mut self, members: Vec<Member>, config: Option<ClusterConfig>) {
+        self.status = Status { members, config, ..self.live.clone() };
+        self.arrange();
+    }
+
+    /// Back to the live cluster.
+    pub fn close_show(&mut self) {
+        self.show = None;
+        self.playback = self.playback.fresh();
+        let live = std::mem::take(&mut self.live);
+        self.set_status(live);
+    }
+
+    fn advance_show(&mut self, at: f64, step: f64) -> bool {
+        if self.playback.is_paused() {
+            return false;
+        }
+        let speed = self.playback.speed();
+        let Some(show) = &mut self.show else { return false };
+        let before = show.position_s();
+        let (events, glance) = show.advance(step * speed);
+        let changed = show.position_s() != before || glance.is_some();
+        self.playback.push(at, events);
+        if let Some(glance) = glance {
+            self.show_members(glance.members, glance.config);
+        }
+        changed
+    }
+
     fn arrange(&mut self) {
         self.placed = draw::arrange(&self.status.members);
     }
 
     /// Moves and draws the picture. Whether anything changed that the screens tell in words.
     fn frame(&mut self, at: f64) -> bool {
-        let changed = self.playback.frame(at);
+        let step = (at - self.last_frame).clamp(0.0, 200.0);
+        self.last_frame = at;
+        let changed = self.advance_show(at, step) | self.playback.frame(at);
         self.frames.1 += 1;
         if at - self.frames.0 >= 1_000.0 {
             self.frames_per_second = self.frames.1;

@@ -124,6 +124,10 @@ texts! {
 
     stage_table: "表格", "Table";
     stage_picture: "图形", "Picture";
+    open_recording: "打开录像", "Open a recording";
+    recording: "录像", "Recording";
+    recording_same: "重放得到相同的状态", "replayed to the same state";
+    back_to_live: "回到现场", "Back to the live cluster";
     stage_label: "集群的节点、连接与飞行中的消息", "Nodes of the cluster, links and messages in flight";
     stage_empty: "还没有看到任何节点。", "No node in sight yet.";
     stage_legend: "点击图例可隐藏该类消息", "Click to hide a kind of message";
@@ -347,7 +351,7 @@ pub fn trouble(language: Language, text: &str) -> String {
         (Language::English, _) => None,
         (Language::Chinese, "UNREACHABLE") => Some("那里没有服务器应答，或它拒绝了本页面"),
         (Language::Chinese, "WRONG_CLUSTER") => Some("对方属于另一个集群"),
-        (Language::Chinese, "VERSION_UNSUPPORTED") => Some("双方的协议版本不同"),
+        (Language::Chinese, "VERSION_UNSUPPORTED") => Some("双方的协议或格式版本不同"),
         (Language::Chinese, "DUPLICATE_NODE_ID") => Some("对方与本节点使用同一身份"),
         (Language::Chinese, "BAD_SIGNATURE") => Some("对方不能证明自己持有密钥"),
         (Language::Chinese, "STORAGE_LOST") => Some("日志已丢失或不属于此身份，因此以新节点的身份回来"),
@@ -356,6 +360,9 @@ pub fn trouble(language: Language, text: &str) -> String {
         (Language::Chinese, "NO_IDENTITY") => Some("浏览器无法生成密钥"),
         (Language::Chinese, "BAD_HANDSHAKE") => Some("对方的握手不合协议"),
         (Language::Chinese, "BAD_CONFIG") => Some("节点的设置有误，无法启动"),
+        (Language::Chinese, "NOT_A_RECORDING") => Some("这不是录像文件"),
+        (Language::Chinese, "CORRUPT_RECORDING") => Some("录像文件已损坏"),
+        (Language::Chinese, "RECORDING_DIVERGED") => Some("重放得到了不同的状态：录像由另一版本的程序录制"),
         (Language::Chinese, "NO_WORKER") => Some("浏览器无法启动后台线程"),
         (Language::Chinese, _) => None,
     };

@@ -8,12 +8,13 @@
 //!   trace sockets of the servers                links to two servers, which relay
 //! ```
 //!
-//! `model`, `draw` and `i18n` are pure: they know neither page nor worker, and their tests run natively.
+//! `model`, `draw`, `i18n` and `recording` are pure: they know neither page nor worker, and their tests run natively.
 
 pub mod bridge;
 pub mod draw;
 pub mod i18n;
 pub mod model;
+pub mod recording;
 
 #[cfg(target_arch = "wasm32")]
 pub mod app;

@@ -139,6 +139,19 @@ impl Default for Playback {
 }
 
 impl Playback {
+    /// An empty picture at the same pace, with the same kinds hidden.
+    #[must_use]
+    pub fn fresh(&self) -> Self {
+        Self {
+            clock: self.clock.max(self.edge),
+            edge: self.clock.max(self.edge),
+            last_frame: self.last_frame,
+            speed: self.speed,
+            hidden: self.hidden.clone(),
+            ..Self::default()
+        }
+    }
+
     /// Takes in what a node told. Events that came by two ways are taken once.
     pub fn push(&mut self, real_ms: f64, events: impl IntoIterator<Item = Event>) {
         for event in events {

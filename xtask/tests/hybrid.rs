@@ -318,6 +318,56 @@ async fn put_on_stage(tab: &Tab, demo: &Demo, value: &str) {
     wait_for(&format!("color = {value}"), PATIENCE, written);
 }
 
+/// Recordings are read by the page: one of a simulation with names that the live cluster does not have, and one that a
+/// live node made of itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recording_is_replayed_in_the_page() {
+    let mut cluster = start();
+    let recording = cluster.data.path().join("n3.qlrec");
+    cluster.nodes[2].terminate();
+    cluster.nodes[2].start_with(&["--record", &recording.display().to_string()]);
+    cluster.wait_until_one();
+    assert_eq!(cluster.nodes[2].put("color", "blue").map(|(code, _)| code), Some(200));
+    assert_eq!(cluster.nodes[2].terminate(), Some(0));
+
+    let mut sim = qunlong_core::sim::Sim::recorded(1, 5, 2, 3, |_| ());
+    sim.run_for(qunlong_core::Duration::secs(10));
+    sim.crash(4);
+    sim.run_for(qunlong_core::Duration::secs(60));
+    let simulated = cluster.data.path().join("simulated.qlrec");
+    std::fs::write(&simulated, sim.take_recording().expect("it was recorded")).expect("writable");
+
+    let browser = Browser::launch().await;
+    let tab = browser.open(&cluster.nodes[0].url("/#/stage?lang=en&theme=light")).await;
+    tab.wait_until_joined().await;
+    let name = my_name(&tab).await;
+    for file in [&simulated, &recording] {
+        tab.choose_file("#recording", file).await;
+        let shown = format!(
+            "document.querySelector('.showing')?.textContent.includes({})",
+            json!(file.file_name().and_then(|name| name.to_str()))
+        );
+        tab.wait_for("the recording", &shown).await;
+        tab.wait_for("the same state", "document.querySelector('.showing .good')").await;
+        if file == &simulated {
+            tab.wait_for("five servers", "document.querySelectorAll('.node.server.alive').length === 5").await;
+            tab.screenshot("stage-recording-en-light").await;
+        }
+        let live =
+            format!("[...document.querySelectorAll('.node .name')].some((e) => e.textContent === {})", json!(name));
+        assert_eq!(tab.eval(&live).await, json!(false), "the live tab is not in the recording");
+    }
+    tab.click("#live").await;
+    tab.wait_for("the live cluster", "document.querySelectorAll('.node.server').length === 3").await;
+
+    // What is no recording is refused in words.
+    let nonsense = cluster.data.path().join("nonsense.qlrec");
+    std::fs::write(&nonsense, b"nonsense").expect("writable");
+    tab.choose_file("#recording", &nonsense).await;
+    tab.wait_for("the refusal", "document.querySelector('.stage-bar .bad')?.textContent.includes('NOT_A_RECORDING')")
+        .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stranger_kills_a_server_from_the_page_and_nothing_breaks() {
     let demo = Demo::start();

@@ -9,7 +9,7 @@ use qunlong_core::member::{Class, State};
 use qunlong_core::quorum::Level;
 use qunlong_core::{Bytes, NodeId};
 use wasm_bindgen_futures::spawn_local;
-use web_sys::HtmlCanvasElement;
+use web_sys::{HtmlCanvasElement, HtmlInputElement};
 use yew::prelude::*;
 
 use crate::app::{Action, Screen, Selected, focus};
@@ -31,8 +31,10 @@ pub fn StagePage(screen: &Screen) -> Html {
             <section class="theatre">
                 <div class="stage-bar">
                     <Legend ..screen.clone() />
+                    <OpenRecording ..screen.clone() />
                     <button class="quiet" onclick={toggle}>{ switch }</button>
                 </div>
+                <Showing ..screen.clone() />
                 if screen.view.table { <Table ..screen.clone() /> } else { <Picture ..screen.clone() /> }
             </section>
             <aside class="side">
@@ -41,6 +43,60 @@ pub fn StagePage(screen: &Screen) -> Html {
                 <Quorums ..screen.clone() />
                 <Story ..screen.clone() />
             </aside>
+        </div>
+    }
+}
+
+/// Chooses a file with a recording.
+#[function_component]
+fn OpenRecording(screen: &Screen) -> Html {
+    let texts = screen.texts();
+    let trouble = use_state(|| None::<String>);
+    let choose = {
+        let (cluster, trouble) = (screen.cluster.clone(), trouble.clone());
+        move |event: Event| {
+            let input: HtmlInputElement = event.target_unchecked_into();
+            let Some(file) = input.files().and_then(|files| files.get(0)) else { return };
+            // The same file may be chosen again.
+            input.set_value("");
+            let (cluster, trouble) = (cluster.clone(), trouble.clone());
+            spawn_local(async move { trouble.set(cluster.open_recording(file).await.err()) });
+        }
+    };
+    html! {
+        <>
+            if let Some(trouble) = &*trouble {
+                <span class="told bad" role="alert">{ i18n::trouble(screen.view.language, trouble) }</span>
+            }
+            <label class="button quiet">
+                { texts.open_recording }
+                <input id="recording" class="unseen" type="file" accept=".qlrec" onchange={choose} />
+            </label>
+        </>
+    }
+}
+
+/// What is shown instead of the live cluster, how far it is, and the way back.
+#[function_component]
+fn Showing(screen: &Screen) -> Html {
+    let texts = screen.texts();
+    let world = screen.cluster.read();
+    let Some(show) = &world.show else { return Html::default() };
+    let back = {
+        let cluster = screen.cluster.clone();
+        move |_: MouseEvent| cluster.write().close_show()
+    };
+    let length = (show.length_ms() / 1_000.0) as u64;
+    html! {
+        <div class="showing" role="status">
+            <b>{ texts.recording }</b>
+            <span>{ &show.name }</span>
+            <progress max={length.to_string()} value={show.position_s().to_string()} aria-label={texts.recording} />
+            <span class="number">{ format!("{} / {length} s", show.position_s()) }</span>
+            if let Some(hash) = show.hash {
+                <span class="good" title={format!("{hash:016x}")}>{ format!("✓ {}", texts.recording_same) }</span>
+            }
+            <button id="live" onclick={back}>{ texts.back_to_live }</button>
         </div>
     }
 }
@@ -274,7 +330,7 @@ fn TryIt(screen: &Screen) -> Html {
     let value = use_state(|| "blue".to_owned());
     let ready = {
         let world = screen.cluster.read();
-        world.mode == Mode::Node && world.status.config.is_some()
+        world.mode == Mode::Node && world.status.config.is_some() && world.show.is_none()
     };
     let submit = {
         let (cluster, key, value) = (screen.cluster.clone(), key.clone(), value.clone());

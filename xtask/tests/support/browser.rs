@@ -1,7 +1,7 @@
 //! A headless Chromium, driven over the DevTools protocol without any driver program.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -167,6 +167,15 @@ impl Tab {
     }
 
     /// Goes to another screen of the page.
+    /// Gives a file to an input, as a user who has chosen it.
+    pub async fn choose_file(&self, selector: &str, path: &Path) {
+        let document = self.send("DOM.getDocument", json!({})).await;
+        let params = json!({ "nodeId": document["root"]["nodeId"], "selector": selector });
+        let input = self.send("DOM.querySelector", params).await;
+        let params = json!({ "files": [path], "nodeId": input["nodeId"] });
+        self.send("DOM.setFileInputFiles", params).await;
+    }
+
     pub async fn go(&self, hash: &str) {
         self.eval(&format!("location.hash = {}", json!(hash))).await;
         sleep(Duration::from_millis(200)).await;
