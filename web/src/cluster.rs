@@ -527,10 +527,12 @@ impl World {
     fn set_status(&mut self, status: Status) {
         if self.show.is_some() {
             self.live = status;
-            return self.show_members(std::mem::take(&mut self.status.members), self.status.config.take());
+            let (members, config) = (std::mem::take(&mut self.status.members), self.status.config.take());
+            self.show_members(members, config);
+        } else {
+            self.status = status;
+            self.arrange();
         }
-        self.status = status;
-        self.arrange();
     }
 
     /// Shows a recording instead of the live cluster.
