@@ -1,7 +1,9 @@
 //! A cluster in virtual time.
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::disk::Disk;
@@ -55,7 +57,8 @@ pub struct Sim {
 struct Place {
     config: Config,
     disk: Disk,
-    node: Option<Node>,
+    /// Boxed: it is taken out and put back for each input.
+    node: Option<Box<Node>>,
     /// Counts starts, so that what was planned for an earlier run finds nobody.
     run: u64,
     /// The number of its start in a recording.
@@ -105,10 +108,9 @@ impl Clock {
 }
 
 #[derive(Clone, Debug)]
-#[allow(clippy::large_enum_variant, reason = "most happenings are arrivals; a box each would cost more than it saves")]
 enum Happening {
     Wake { place: usize, run: u64 },
-    Arrive { place: usize, run: u64, to: NodeId, hops: u8, message: Envelope },
+    Arrive { place: usize, run: u64, to: NodeId, hops: u8, message: Arc<Envelope> },
     Synced { place: usize, run: u64 },
     Told { place: usize, run: u64, id: PersistId },
     Link { place: usize, run: u64, peer: NodeId, up: bool },
@@ -230,7 +232,7 @@ impl Sim {
     /// The node at a place, if it runs.
     #[must_use]
     pub fn node(&self, place: usize) -> Option<&Node> {
-        self.places[place].node.as_ref()
+        self.places[place].node.as_deref()
     }
 
     /// The disk at a place.
@@ -301,7 +303,7 @@ impl Sim {
     pub fn take_recording(&mut self) -> Option<Vec<u8>> {
         let recorder = self.recorder.as_mut()?;
         let mut running: Vec<(u32, &Node)> =
-            self.places.iter().filter_map(|place| Some((place.number, place.node.as_ref()?))).collect();
+            self.places.iter().filter_map(|place| Some((place.number, place.node.as_deref()?))).collect();
         running.sort_unstable_by_key(|(number, _)| *number);
         recorder.state(running.into_iter().map(|(_, node)| node));
         Some(recorder.take())
@@ -446,7 +448,7 @@ impl Sim {
         }
         let mut node = Node::restore(spot.config.clone(), seed, records).expect("the settings are sound");
         node.set_level(self.level);
-        spot.node = Some(node);
+        spot.node = Some(Box::new(node));
         spot.run += 1;
         let (id, run) = (spot.config.id, spot.run);
         self.input(place, Input::Tick);
@@ -541,9 +543,9 @@ impl Sim {
     }
 
     /// A packet reached a node's host: for the node, or to be passed on.
-    fn arrive(&mut self, place: usize, to: NodeId, hops: u8, message: Envelope) {
+    fn arrive(&mut self, place: usize, to: NodeId, hops: u8, message: Arc<Envelope>) {
         if to == self.places[place].config.id {
-            self.input(place, Input::Message(message));
+            self.input(place, Input::Message(Arc::unwrap_or_clone(message)));
         } else if hops < limits::HOPS && self.places[place].config.profile.class == Class::Server {
             self.transmit(place, to, hops + 1, &message);
         }
@@ -576,6 +578,7 @@ impl Sim {
                     }
                 }
                 Output::Send { to, message } => {
+                    let message = Arc::new(message);
                     // The hop is looked up in the node's own view, as a host does.
                     for to in to {
                         let hop = node.view().next_hop(to, message.seq);
@@ -597,7 +600,7 @@ impl Sim {
 
     fn plan_wake(&mut self, place: usize) {
         let spot = &mut self.places[place];
-        let deadline = spot.node.as_ref().and_then(Node::deadline);
+        let deadline = spot.node.as_deref().and_then(Node::deadline);
         let at = deadline.map(|at| spot.clock.time_of(at).max(self.now));
         let at = at.map(|at| if at < spot.hidden_until { at.next_second() } else { at });
         if let Some(at) = at.filter(|&at| spot.wake != Some(at)) {
@@ -607,18 +610,18 @@ impl Sim {
         }
     }
 
-    fn transmit(&mut self, place: usize, to: NodeId, hops: u8, message: &Envelope) {
+    fn transmit(&mut self, place: usize, to: NodeId, hops: u8, message: &Arc<Envelope>) {
         let hop = self.places[place].node.as_ref().and_then(|node| node.view().next_hop(to, message.seq));
         self.transmit_via(place, hop, to, hops, message);
     }
 
-    fn transmit_via(&mut self, place: usize, hop: Option<NodeId>, to: NodeId, hops: u8, message: &Envelope) {
+    fn transmit_via(&mut self, place: usize, hop: Option<NodeId>, to: NodeId, hops: u8, message: &Arc<Envelope>) {
         let Some(next) = hop.and_then(|hop| self.place_of(hop)) else {
             return;
         };
         let run = self.places[next].run;
         for at in self.network.deliveries(&mut self.rng, self.now, place, next) {
-            let message = if self.through_bytes { through_bytes(message) } else { message.clone() };
+            let message = if self.through_bytes { Arc::new(through_bytes(message)) } else { Arc::clone(message) };
             self.plan(at.since(self.now), Happening::Arrive { place: next, run, to, hops, message });
         }
     }
