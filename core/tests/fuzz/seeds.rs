@@ -107,7 +107,7 @@ pub(crate) fn journals() -> Seeds {
 /// Plans as they are drawn, some of them to be run, and the scenarios that are kept as tests.
 pub(crate) fn plans() -> Seeds {
     let mut seeds = Seeds::new();
-    for seed in 0..20_u64 {
+    for seed in 0..16_u64 {
         let mut drawer = Drawer::new(seed, true);
         let steps = drawer.by_ref().take(12).collect();
         seeds.push((format!("plan-{seed:02}"), Plan { world: drawer.world, steps }.to_string().into_bytes()));
