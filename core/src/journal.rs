@@ -388,7 +388,7 @@ mod tests {
         let dot = Dot { node: IDENTITY.node, counter: n + 1 };
         let value = Some(Bytes::from(vec![n as u8; size]));
         let (write, context) = (crate::id::WriteId([1; 16]), VersionVector::default());
-        versions.write(Sibling { dot, write, context, value });
+        versions.write(Sibling { dot, write, context, value }, &BTreeMap::new());
         Record::Kv(kv::Record::Key { counter: n + 1, key: Bytes::from(alloc::format!("large-{n}").as_str()), versions })
     }
 
@@ -490,7 +490,7 @@ mod tests {
         let mut versions = Versions::default();
         let dot = Dot { node: IDENTITY.node, counter: 1 };
         let (write, context) = (crate::id::WriteId([1; 16]), VersionVector::default());
-        versions.write(Sibling { dot, write, context, value: Some(value) });
+        versions.write(Sibling { dot, write, context, value: Some(value) }, &BTreeMap::new());
         bytes.extend(writer.batches(&[Record::Kv(kv::Record::Key { counter: 1, key: "k".into(), versions })]).concat());
         bytes.pop();
         assert_eq!(recover(&bytes, &IDENTITY).expect("a torn tail").length, whole);

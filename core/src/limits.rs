@@ -6,6 +6,8 @@ use crate::time::Duration;
 pub const KEY_BYTES: usize = 1 << 10;
 /// Bytes of a value. Longer: `TOO_LARGE`; larger content belongs in files.
 pub const VALUE_BYTES: usize = 64 << 10;
+/// Writes that a context names. More: `INVALID_CONTEXT`; a read never gives more.
+pub const CONTEXT_WRITES: usize = SUPERSEDED + SIBLINGS * REPLICAS as usize;
 /// Refused writes that an owner remembers, so that a late copy of one is refused again. Beyond: the oldest is forgotten.
 pub const REFUSED: usize = 1_024;
 /// Concurrent versions of a key at the owner that mints the next one. Beyond: `TOO_MANY_SIBLINGS`.

@@ -50,11 +50,13 @@ pub enum Mutant {
     TornTailKept,
     /// A copy of a refused write is done after all.
     RefusalForgotten,
+    /// An owner remembers only those superseded writes that it had held.
+    HeardForgotten,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::AckBeforeSync,
         Self::ReadBeforeSync,
         Self::QuorumOneShort,
@@ -76,6 +78,7 @@ impl Mutant {
         Self::DeadRevived,
         Self::TornTailKept,
         Self::RefusalForgotten,
+        Self::HeardForgotten,
     ];
 }
 

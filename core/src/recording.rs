@@ -336,7 +336,8 @@ pub fn replay(
     Ok(sum)
 }
 
-#[cfg(all(test, feature = "sim"))]
+#[cfg(test)]
+#[cfg(feature = "sim")]
 mod tests {
     use super::*;
     use crate::sim::Sim;

@@ -98,6 +98,58 @@ impl VersionVector {
     }
 }
 
+/// A write that a reader has heard of: it must not come back once the reader's own write has superseded it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Heard {
+    /// A dot under which it was, or had been, current.
+    pub dot: Dot,
+    /// See [`Superseded::age`]; of a write that was current, that of the vector.
+    age: u64,
+}
+
+/// What a client has seen of a key, which its next write supersedes.
+///
+/// The vector would do if every write had one dot. A late copy of a superseded write has another, and the owner that
+/// mints the superseding one may never have held the first. So the context names the writes as well, and whoever mints
+/// remembers them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Context {
+    /// The dots seen.
+    pub seen: VersionVector,
+    /// The writes that were current, and those remembered as superseded before.
+    pub writes: BTreeMap<WriteId, Heard>,
+}
+
+impl Context {
+    /// Whether the parts fit together and within their limit; a client may say anything.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.writes.len() <= limits::CONTEXT_WRITES && self.writes.values().all(|heard| self.seen.covers(heard.dot))
+    }
+}
+
+impl Context {
+    /// As clients carry it, opaque to them.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        postcard::to_allocvec(self).expect("plain data encodes into a growing buffer")
+    }
+
+    /// What a client brought back; `None` if it is nothing that it was ever given.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (context, rest) = postcard::take_from_bytes::<Self>(bytes).ok()?;
+        (rest.is_empty() && context.is_sound()).then_some(context)
+    }
+}
+
+/// Of a vector alone: fine where no write was ever repeated.
+impl From<VersionVector> for Context {
+    fn from(seen: VersionVector) -> Self {
+        Self { seen, writes: BTreeMap::new() }
+    }
+}
+
 /// One current version of a key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Sibling {
@@ -140,6 +192,15 @@ impl Versions {
         &self.seen
     }
 
+    /// What a reader of all this has seen.
+    #[must_use]
+    pub fn to_context(&self) -> Context {
+        let age = self.seen.age();
+        let current = self.siblings.iter().map(|sibling| (sibling.write, Heard { dot: sibling.dot, age }));
+        let before = self.superseded.iter().map(|(&write, old)| (write, Heard { dot: old.dot, age: old.age }));
+        Context { seen: self.seen.clone(), writes: before.chain(current).collect() }
+    }
+
     /// The current versions, deletes included.
     #[must_use]
     pub fn siblings(&self) -> &[Sibling] {
@@ -162,11 +223,16 @@ impl Versions {
     /// What the client that made this write may say it has seen: everything, where the write stands alone; what the
     /// write itself superseded, where it has siblings that its client was never shown; nothing, once it is superseded.
     #[must_use]
-    pub fn seen_by(&self, write: WriteId) -> VersionVector {
+    pub fn seen_by(&self, write: WriteId) -> Context {
         match self.siblings.iter().find(|sibling| sibling.write == write) {
-            Some(_) if self.siblings.len() == 1 => self.seen.clone(),
-            Some(sibling) => sibling.context.clone(),
-            None => VersionVector::default(),
+            Some(_) if self.siblings.len() == 1 => self.to_context(),
+            Some(sibling) => {
+                let context = sibling.context.clone();
+                let known = self.superseded.iter().filter(|(_, old)| context.covers(old.dot));
+                let writes = known.map(|(&write, old)| (write, Heard { dot: old.dot, age: old.age })).collect();
+                Context { seen: context, writes }
+            }
+            None => Context::default(),
         }
     }
 
@@ -192,19 +258,26 @@ impl Versions {
         1 + self.siblings.iter().filter(|sibling| !context.covers(sibling.dot)).count()
     }
 
-    /// Adds a write that supersedes what its context has seen.
+    /// Adds a write that supersedes what its context has seen. `heard` are the writes among that, whether or not they
+    /// are known here.
     ///
     /// # Panics
     ///
     /// If the dot has been seen before: a dot names one write for ever.
-    pub fn write(&mut self, sibling: Sibling) {
+    pub fn write(&mut self, sibling: Sibling, heard: &BTreeMap<WriteId, Heard>) {
         assert!(!self.seen.covers(sibling.dot), "a dot must never be minted twice");
         let context = &sibling.context;
         let by = sibling.dot;
         let age = context.age();
         let gone = self.siblings.iter().filter(|old| context.covers(old.dot));
-        let gone: BTreeMap<WriteId, Superseded> =
+        let mut gone: BTreeMap<WriteId, Superseded> =
             gone.map(|old| (old.write, Superseded { age, by, dot: old.dot })).collect();
+        if !planted(Mutant::HeardForgotten) {
+            let heard = heard.iter().filter(|(write, heard)| **write != sibling.write && context.covers(heard.dot));
+            for (&write, heard) in heard {
+                gone.entry(write).or_insert(Superseded { age: heard.age.min(age), by, dot: heard.dot });
+            }
+        }
         self.siblings.retain(|old| !context.covers(old.dot) && !gone.contains_key(&old.write));
         self.remember(&gone);
         self.seen.merge(context);
@@ -300,7 +373,7 @@ mod tests {
 
     fn written(node: u8, counter: u64, context: &VersionVector) -> Versions {
         let mut versions = Versions::default();
-        versions.write(sibling(node, counter, context));
+        versions.write(sibling(node, counter, context), &BTreeMap::new());
         versions
     }
 
@@ -316,7 +389,7 @@ mod tests {
         let mut a = written(1, 1, &VersionVector::default());
         let saw_one = a.context().clone();
         a.merge(&written(2, 1, &VersionVector::default()));
-        a.write(sibling(1, 2, &saw_one));
+        a.write(sibling(1, 2, &saw_one), &BTreeMap::new());
         let dots: Vec<_> = a.siblings().iter().map(|s| (s.dot.node, s.dot.counter)).collect();
         assert_eq!(dots, [(NodeId::small(1), 2), (NodeId::small(2), 1)]);
     }
@@ -326,7 +399,7 @@ mod tests {
         let old = written(1, 1, &VersionVector::default());
         let mut new = old.clone();
         let context = new.context().clone();
-        new.write(sibling(1, 2, &context));
+        new.write(sibling(1, 2, &context), &BTreeMap::new());
         let expected = new.clone();
         assert!(!new.merge(&old));
         assert_eq!(new, expected);
@@ -344,7 +417,7 @@ mod tests {
         let mut retry = sibling(node, 1, &VersionVector::default());
         retry.write = first.siblings()[0].write;
         let mut versions = Versions::default();
-        versions.write(retry);
+        versions.write(retry, &BTreeMap::new());
         versions
     }
 
@@ -353,7 +426,7 @@ mod tests {
         let first = written(1, 1, &VersionVector::default());
         let second = retried(2, &first);
         let mut newer = first.clone();
-        newer.write(sibling(1, 2, first.context()));
+        newer.write(sibling(1, 2, first.context()), &BTreeMap::new());
         let newest = newer.siblings().to_vec();
         assert_eq!(newer.dot_of(first.siblings()[0].write), Some(first.siblings()[0].dot), "remembered");
 
@@ -374,11 +447,11 @@ mod tests {
     fn a_write_that_knew_what_superseded_it_is_a_new_write() {
         let first = written(1, 1, &VersionVector::default());
         let mut newer = first.clone();
-        newer.write(sibling(1, 2, first.context()));
+        newer.write(sibling(1, 2, first.context()), &BTreeMap::new());
         let mut again = sibling(2, 1, newer.context());
         again.write = first.siblings()[0].write;
         let mut elsewhere = Versions::default();
-        elsewhere.write(again.clone());
+        elsewhere.write(again.clone(), &BTreeMap::new());
         newer.merge(&elsewhere);
         assert_eq!(newer.siblings(), [again], "dropping it as well would leave nothing");
     }
@@ -387,7 +460,7 @@ mod tests {
     fn the_memory_of_superseded_writes_is_bounded_and_keeps_the_youngest() {
         let mut versions = Versions::default();
         for counter in 1..=20 {
-            versions.write(sibling(1, counter, &versions.context().clone()));
+            versions.write(sibling(1, counter, &versions.context().clone()), &BTreeMap::new());
         }
         let remembered = |counter| versions.dot_of(sibling(1, counter, &VersionVector::default()).write).is_some();
         assert_eq!((1..=20).filter(|&counter| remembered(counter)).collect::<Vec<_>>(), Vec::from_iter(12..=20));
@@ -408,7 +481,7 @@ mod tests {
                         counters[at] += 1;
                         let context =
                             if rng.chance(500) { replicas[at].context().clone() } else { VersionVector::default() };
-                        replicas[at].write(sibling(at as u8 + 1, counters[at], &context));
+                        replicas[at].write(sibling(at as u8 + 1, counters[at], &context), &BTreeMap::new());
                     }
                     _ => {
                         let other = replicas[rng.below(3) as usize].clone();

@@ -1,12 +1,14 @@
 //! The seam between a node and its host, one claim a test.
 
+use std::collections::BTreeMap;
+
 use qunlong_core::config::{Bootstrap, Config};
 use qunlong_core::kv::{self, WriteContext};
 use qunlong_core::lift::Payload;
 use qunlong_core::member::{Class, Durability, Member, Profile, State};
 use qunlong_core::membership::Msg;
 use qunlong_core::quorum::Level;
-use qunlong_core::version::{Dot, VersionVector};
+use qunlong_core::version::{Context, Dot, Sibling, VersionVector, Versions};
 use qunlong_core::wire::Envelope;
 use qunlong_core::{
     Bytes, Duration, Epoch, Generation, Input, Instant, Node, NodeId, Now, Op, OpId, Outcome, Output, PersistId,
@@ -84,7 +86,7 @@ fn replies(outputs: &[Output]) -> usize {
 #[test]
 fn a_write_is_answered_only_once_its_record_is_durable() {
     let mut node = alone();
-    node.handle(at(400), put(1, WriteContext::Seen(VersionVector::default())));
+    node.handle(at(400), put(1, WriteContext::Seen(Context::default())));
     let (outputs, persisted) = drain(&mut node);
     assert_eq!(replies(&outputs), 0);
     node.handle(at(401), Input::Persisted(persisted.expect("the write is recorded")));
@@ -95,7 +97,7 @@ fn a_write_is_answered_only_once_its_record_is_durable() {
 fn writes_of_several_inputs_share_one_batch() {
     let mut node = alone();
     for n in 1..=5 {
-        node.handle(at(400), put(n, WriteContext::Seen(VersionVector::default())));
+        node.handle(at(400), put(n, WriteContext::Seen(Context::default())));
     }
     let (outputs, _) = drain(&mut node);
     let batches: Vec<usize> = outputs
@@ -171,7 +173,7 @@ fn a_context_that_names_writes_never_made_is_refused() {
     let mut node = alone();
     let mut context = VersionVector::default();
     context.add(Dot { node: NodeId::small(1), counter: 99 });
-    node.handle(at(400), put(1, WriteContext::Seen(context)));
+    node.handle(at(400), put(1, WriteContext::Seen(context.into())));
     let (outputs, _) = drain(&mut node);
     assert!(outputs.contains(&Output::Reply { id: RequestId(1), result: Err(Refusal::InvalidContext) }));
 }
@@ -182,7 +184,7 @@ fn a_context_that_runs_far_ahead_or_names_strangers_is_refused() {
         let mut node_under_test = alone();
         let mut context = VersionVector::default();
         context.add(Dot { node: NodeId::small(node), counter });
-        node_under_test.handle(at(400), put(1, WriteContext::Seen(context)));
+        node_under_test.handle(at(400), put(1, WriteContext::Seen(context.into())));
         let refused = Output::Reply { id: RequestId(1), result: Err(Refusal::InvalidContext) };
         assert!(drain(&mut node_under_test).0.contains(&refused));
     }
@@ -191,7 +193,7 @@ fn a_context_that_runs_far_ahead_or_names_strangers_is_refused() {
 #[test]
 fn a_writer_is_not_handed_a_context_that_covers_what_it_never_saw() {
     let mut node = alone();
-    let mut written = |n: u64, context: VersionVector| {
+    let mut written = |n: u64, context: Context| {
         node.handle(at(400), put(n, WriteContext::Seen(context)));
         let (_, persisted) = drain(&mut node);
         node.handle(at(401), Input::Persisted(persisted.expect("recorded")));
@@ -206,9 +208,9 @@ fn a_writer_is_not_handed_a_context_that_covers_what_it_never_saw() {
             })
             .expect("written")
     };
-    let (other, _) = written(1, VersionVector::default());
-    let (_, mine) = written(2, VersionVector::default());
-    assert!(!mine.covers(other));
+    let (other, _) = written(1, Context::default());
+    let (_, mine) = written(2, Context::default());
+    assert!(!mine.seen.covers(other));
     written(3, mine);
     let held = node.store().get(b"k").expect("written");
     assert!(held.siblings().iter().any(|sibling| sibling.dot == other), "nobody who saw it superseded it");
@@ -226,7 +228,7 @@ fn claims_beyond_counting_are_not_believed() {
 #[test]
 fn a_long_stall_of_the_disk_is_no_flood() {
     let mut node = alone();
-    node.handle(at(400), put(1, WriteContext::Seen(VersionVector::default())));
+    node.handle(at(400), put(1, WriteContext::Seen(Context::default())));
     let (_, persisted) = drain(&mut node);
     for seq in 0..100_000 {
         let op = OpId { node: NodeId::small(2), generation: Generation(1), seq };
@@ -288,7 +290,7 @@ fn from_n2(ms: u64, seq: u64, msg: kv::Msg, node: &mut Node) -> Vec<Output> {
 fn what_was_under_way_before_a_collection_is_refused() {
     let (mut node, _) = collected();
     let op = OpId { node: NodeId::small(2), generation: Generation(1), seq: 1 };
-    let (key, context) = (Bytes::from("k"), VersionVector::default());
+    let (key, context) = (Bytes::from("k"), Context::default());
     let write = kv::Write { id: WriteId([9; 16]), key: key.clone(), value: Some(Bytes::from("old")), context };
     let mint = |round| kv::Msg::Mint { op, epoch: Epoch(1), round, write: write.clone() };
     let refused = |outputs: &[Output]| {
@@ -301,7 +303,7 @@ fn what_was_under_way_before_a_collection_is_refused() {
         })
     };
     assert!(refused(&from_n2(76_000, 1, mint(Round(0)), &mut node)));
-    let (dot, versions) = (Dot { node: NodeId::small(2), counter: 1 }, qunlong_core::version::Versions::default());
+    let (dot, versions) = (Dot { node: NodeId::small(2), counter: 1 }, Versions::default());
     let store = kv::Msg::Store { op, epoch: Epoch(1), round: Round(0), key, dot, versions };
     assert!(refused(&from_n2(76_001, 2, store, &mut node)));
     assert!(node.store().is_empty());
@@ -312,7 +314,7 @@ fn what_was_under_way_before_a_collection_is_refused() {
 #[test]
 fn a_put_that_does_not_know_the_round_is_minted_again() {
     let (mut node, _) = collected();
-    node.handle(at(76_000), put(9, WriteContext::Seen(VersionVector::default())));
+    node.handle(at(76_000), put(9, WriteContext::Seen(Context::default())));
     let (_, persisted) = drain(&mut node);
     node.handle(at(76_001), Input::Persisted(persisted.expect("minted")));
     assert_eq!(replies(&drain(&mut node).0), 1);
@@ -349,7 +351,7 @@ fn a_bootstrapper_owns() {
 fn the_ninth_sibling_is_refused() {
     let mut node = alone();
     for n in 1..=9 {
-        node.handle(at(400), put(n, WriteContext::Seen(VersionVector::default())));
+        node.handle(at(400), put(n, WriteContext::Seen(Context::default())));
         let (outputs, persisted) = drain(&mut node);
         let refused = Output::Reply { id: RequestId(n), result: Err(Refusal::TooManySiblings) };
         assert_eq!(outputs.contains(&refused), n == 9);
@@ -425,4 +427,39 @@ fn the_whole_node_copies_and_the_copy_goes_on_alike() {
     assert_eq!(one, two);
     assert_eq!(one.state_hash(), two.state_hash());
     assert!(one.deadline().is_some_and(|deadline| deadline < Instant(0) + Duration::secs(2)));
+}
+
+/// Siblings of a peer's making, each as large as a value may be: neither the key's record nor its messages may grow
+/// beyond what a journal and a link can carry.
+#[test]
+fn a_peer_cannot_make_a_key_grow_beyond_a_message() {
+    let mut node = alone();
+    for round in 0..40 {
+        let mut versions = Versions::default();
+        for n in 1..=15 {
+            let dot = Dot { node: NodeId::small(2), counter: 15 * round + n };
+            let mut write = [0; 16];
+            write[..8].copy_from_slice(&dot.counter.to_be_bytes());
+            let value = Some(Bytes::from("x".repeat(64 << 10).as_str()));
+            let sibling = Sibling { dot, write: WriteId(write), context: VersionVector::default(), value };
+            versions.write(sibling, &BTreeMap::new());
+        }
+        let dot = versions.siblings()[0].dot;
+        let op = OpId { node: NodeId::small(2), generation: Generation(1), seq: round };
+        let key = Bytes::from("k");
+        let store = kv::Msg::Store { op, epoch: Epoch(1), round: Round(0), key, dot, versions };
+        let (from, generation, seq) = (NodeId::small(2), Generation(1), round + 1);
+        let payload = Payload::Kv(store);
+        node.handle(at(400 + round), Input::Message(Envelope { from, generation, seq, payload }));
+        let (_, persisted) = drain(&mut node);
+        if let Some(id) = persisted {
+            node.handle(at(400 + round), Input::Persisted(id));
+        }
+    }
+    let held = node.store().get(b"k").expect("the first was taken in");
+    assert!(
+        held.siblings().len() >= 15 && held.weight() < qunlong_core::limits::MESSAGE_BYTES,
+        "{} bytes",
+        held.weight()
+    );
 }

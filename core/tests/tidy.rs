@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// Rooms from the plain to the composed. A file may use its own rank's neighbours only where listed below, and
 /// nothing from a higher rank.
-const RANKS: [&[&str]; 7] = [
+const RANKS: [&[&str]; 8] = [
     &["bytes", "hash", "id", "limits", "mutant", "rng", "time"],
     &["cluster", "config", "member", "placement", "quorum", "refusal", "version"],
     &["timers", "trace", "view", "protocol"],
@@ -14,6 +14,7 @@ const RANKS: [&[&str]; 7] = [
     &["lift"],
     &["wire", "outbox", "journal"],
     &["node"],
+    &["recording"],
 ];
 
 /// No edges among the protocols.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use crate::{Failure, cargo, run, say, setup, sim};
+use crate::{Failure, cargo, fuzz, run, say, setup, sim};
 
 /// What can be chosen.
 #[derive(Args, Debug)]
@@ -17,7 +17,7 @@ pub struct Arguments {
 /// A step: its name and what it runs.
 type Step = (&'static str, fn() -> Result<(), Failure>);
 
-const STEPS: [Step; 14] = [
+const STEPS: [Step; 16] = [
     ("set-up", set_up),
     ("format", || run(cargo(["fmt", "--all", "--check"]), "cargo fmt")),
     ("lints", || run(cargo(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]), "cargo clippy")),
@@ -40,8 +40,13 @@ const STEPS: [Step; 14] = [
     ("random clusters run twice", || simulate(&["--seeds", "50", "--steps", "50000", "--twice"])),
     ("beyond what is promised", || simulate(&["--seeds", "200", "--steps", "20000", "--beyond"])),
     ("planted bugs", || simulate(&["--mutants", "--seeds", "2000", "--steps", "10000"])),
+    ("fuzzing", || fuzz::run_all(&fuzz::Arguments { seconds: 30, target: None })),
     ("core under wasm32", || whole_system("wasm")),
     ("real processes", || whole_system("servers")),
+    ("real processes under faults", || {
+        let tests = cargo(["test", "--package", "xtask", "--lib", "--test", "chaos"]);
+        run(tests, "the tests in xtask/src/proxy.rs and xtask/tests/chaos.rs")
+    }),
     ("real browser", || whole_system("hybrid")),
 ];
 

@@ -3,6 +3,8 @@
 pub mod bench;
 pub mod check;
 pub mod demo;
+pub mod fuzz;
+pub mod proxy;
 pub mod setup;
 pub mod sim;
 pub mod web;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{Failure, bench, check, demo, sim, web};
+use xtask::{Failure, bench, check, demo, fuzz, proxy, sim, web};
 
 /// Everything there is to do with this project.
 #[derive(Parser)]
@@ -22,8 +22,12 @@ enum Command {
     /// Run random clusters under random faults, and judge them from outside.
     #[command(disable_help_flag = true)]
     Sim(sim::Arguments),
+    /// Feed random bytes, guided by coverage, to everything that reads bytes or text. Needs nightly Rust.
+    Fuzz(fuzz::Arguments),
     /// Measure a cluster of three nodes, and the simulator.
     Bench(bench::Arguments),
+    /// Stand in front of a node and delay, lose, double, reorder and cut what its peers and it say.
+    Proxy(proxy::Arguments),
     /// Build the web app only, into target/web.
     Web {
         /// Quicker to build, slower to run.
@@ -36,7 +40,9 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Test(arguments) => check::run_all(&arguments),
+        Command::Fuzz(arguments) => fuzz::run_all(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Proxy(arguments) => proxy::run(&arguments),
         Command::Sim(arguments) => match sim::run(&arguments) {
             Ok(code) => return code,
             Err(failure) => Err(failure),

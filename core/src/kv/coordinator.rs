@@ -14,7 +14,7 @@ use crate::protocol::{Ctx, Effects};
 use crate::quorum::{Level, Tally};
 use crate::refusal::Refusal;
 use crate::time::Instant;
-use crate::version::{Dot, Sibling, VersionVector, Versions};
+use crate::version::{Context, Dot, Sibling, Versions};
 use crate::view::Chosen;
 
 /// The operations that wait for answers, by their numbers.
@@ -85,7 +85,7 @@ struct Writing {
     /// Owners that hold each dot: answers for different dots are never added together.
     acked: BTreeMap<Dot, Tally>,
     /// What a client that made this write may say it has seen, by the owner that minted the dot.
-    seen: BTreeMap<Dot, VersionVector>,
+    seen: BTreeMap<Dot, Context>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -232,7 +232,7 @@ impl Coordinator {
         cx: &mut Ctx<'_>,
         from: NodeId,
         op: OpId,
-        (dot, context): (Dot, Option<VersionVector>),
+        (dot, context): (Dot, Option<Context>),
         fx: &mut Effects<Kv>,
     ) {
         let Some(Pending { id, epoch, work: Work::Put(writing, _), .. }) = self.matching(cx, op) else {
@@ -517,7 +517,7 @@ impl Writing {
     /// what was read holds the write itself, an earlier attempt has made it.
     fn after(cx: &Ctx<'_>, put: &Put, reading: &Reading) -> Result<Self, Refusal> {
         let merged = reading.merged();
-        let mut writing = Self::new(cx, put, reading.round, merged.context().clone())?;
+        let mut writing = Self::new(cx, put, reading.round, merged.to_context())?;
         let is_behind = |owner: &NodeId| reading.replies.get(owner).is_none_or(|held| *held != merged);
         writing.owners.sort_by_key(is_behind);
         if let Some(dot) = merged.dot_of(put.id) {
@@ -527,7 +527,7 @@ impl Writing {
         Ok(writing)
     }
 
-    fn new(cx: &Ctx<'_>, put: &Put, round: Round, context: VersionVector) -> Result<Self, Refusal> {
+    fn new(cx: &Ctx<'_>, put: &Put, round: Round, context: Context) -> Result<Self, Refusal> {
         let chosen = cx.view.chosen.as_ref().ok_or(Refusal::NoEpoch)?;
         let mut owners = chosen.placement.owners_of(&put.key).to_vec();
         // The nearest first, those that seem dead last: a hint about where to begin, and no more.
@@ -557,7 +557,7 @@ impl Writing {
         if planted(Mutant::MintedByCoordinator) && !self.owners.contains(&cx.me) {
             let Write { id, value, context, .. } = self.write.clone();
             let (dot, mut versions) = (Dot { node: cx.me, counter: seq }, Versions::default());
-            versions.write(Sibling { dot, write: id, context, value });
+            versions.write(Sibling { dot, write: id, context: context.seen, value }, &context.writes);
             return self.spread(cx, seq, dot, versions, fx);
         }
         let mint = Msg::Mint { op, epoch: cx.view.epoch(), round: self.round, write: self.write.clone() };

@@ -51,7 +51,7 @@ use crate::protocol::{Ctx, Effects, Protocol};
 use crate::quorum::Level;
 use crate::refusal::Refusal;
 use crate::time::Duration;
-use crate::version::{Dot, VersionVector, Versions};
+use crate::version::{Context, Dot, Versions};
 use collect::Collector;
 use coordinator::{Coordinator, Page};
 use refusals::Refusals;
@@ -72,7 +72,7 @@ pub enum WriteContext {
     /// Whatever a quorum read sees now: a plain put.
     Current,
     /// What an earlier read saw; empty for nothing, which makes a sibling of whatever is there.
-    Seen(VersionVector),
+    Seen(Context),
 }
 
 /// A write as it travels to the owner that mints its dot.
@@ -85,7 +85,7 @@ pub struct Write {
     /// The value, or `None` for a delete.
     pub value: Option<Bytes>,
     /// What it supersedes.
-    pub context: VersionVector,
+    pub context: Context,
 }
 
 /// What nodes tell each other.
@@ -144,7 +144,7 @@ pub enum Msg {
         /// The dot.
         dot: Dot,
         /// From the minting owner alone: what a later write may supersede without having read.
-        context: Option<VersionVector>,
+        context: Option<Context>,
     },
     /// I did not do it, and will not.
     Refused {
@@ -292,7 +292,7 @@ pub enum Outcome {
         write: WriteId,
         /// What a later write supersedes if it names this: this write, where it stands alone; where it has siblings
         /// that the client never saw, only what this write itself superseded. Read to resolve those.
-        context: VersionVector,
+        context: Context,
         /// Owners that hold it.
         acked: Vec<NodeId>,
     },

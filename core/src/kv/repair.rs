@@ -239,7 +239,7 @@ fn take_in(store: &mut Store, cx: &Ctx<'_>, from: NodeId, key: Bytes, versions: 
     }
     let before = store.get(&key).cloned();
     let after = store.take_in(cx, key.clone(), versions, Mutant::RepairReplaces, fx);
-    if before.as_ref() != Some(&after) {
+    if after.is_some() && before != after {
         fx.trace(|| Event::Repaired { key, from });
     }
 }

@@ -10,7 +10,10 @@ use crate::mutant::{Mutant, planted};
 use crate::placement::Partition;
 use crate::protocol::{Ctx, Effects};
 use crate::refusal::Refusal;
-use crate::version::{Dot, Sibling, VersionVector, Versions};
+use crate::version::{Context, Dot, Sibling, Versions};
+
+/// Bytes of a key's versions that still fit one message with everything around them.
+const MERGED_BYTES: usize = limits::MESSAGE_BYTES - limits::KEY_BYTES - 1_024;
 
 impl Store {
     pub(super) fn on_read(
@@ -65,21 +68,22 @@ impl Store {
                 versions = Versions::default();
             }
             let counter = self.counter(Partition::of(&key));
-            if context.counter(cx.me) > counter || !is_plausible(cx, &context, &versions) {
+            if context.seen.counter(cx.me) > counter || !is_plausible(cx, &context, &versions) {
                 return Err(Refusal::InvalidContext);
             }
             let value_bytes = value.as_ref().map_or(0, |value| value.len());
-            if versions.siblings_after(&context) > limits::SIBLINGS || versions.weight() + value_bytes > weight_max(cx)
+            if versions.siblings_after(&context.seen) > limits::SIBLINGS
+                || versions.weight() + value_bytes > weight_max(cx)
             {
                 return Err(Refusal::TooManySiblings);
             }
             let dot = Dot { node: cx.me, counter: counter.checked_add(1).ok_or(Refusal::InvalidContext)? };
-            versions.write(Sibling { dot, write: id, context, value });
+            versions.write(Sibling { dot, write: id, context: context.seen, value }, &context.writes);
             self.keep(cx, key.clone(), versions.clone(), fx);
             Ok((dot, versions))
         });
         let (dot, versions) = minted?;
-        let seen = if planted(Mutant::ContextTooWide) { versions.context().clone() } else { versions.seen_by(id) };
+        let seen = if planted(Mutant::ContextTooWide) { versions.to_context() } else { versions.seen_by(id) };
         fx.send(op.node, Msg::Stored { op, dot, context: Some(seen) });
         let others = other_owners(cx, &key);
         if !others.is_empty() {
@@ -112,7 +116,9 @@ impl Store {
         if !is_acceptable(&key, theirs) || !theirs.context().covers(dot) {
             return refuse(op, Refusal::InvalidContext, fx);
         }
-        self.take_in(cx, key, theirs, Mutant::StoreReplaces, fx);
+        if self.take_in(cx, key, theirs, Mutant::StoreReplaces, fx).is_none() {
+            return;
+        }
         fx.send(op.node, Msg::Stored { op, dot, context: None });
     }
 
@@ -161,7 +167,8 @@ impl Store {
         Ok(())
     }
 
-    /// Merges what a peer knows of a key and keeps the result if that was news. Returns what is held now.
+    /// Merges what a peer knows of a key and keeps the result if that was news. Returns what is held now; `None` if
+    /// that would be more than a message can carry, which owners that keep to [`weight_max`] never send each other.
     pub(super) fn take_in(
         &mut self,
         cx: &Ctx<'_>,
@@ -169,16 +176,19 @@ impl Store {
         theirs: &Versions,
         mistake: Mutant,
         fx: &mut Effects<Kv>,
-    ) -> Versions {
+    ) -> Option<Versions> {
         let replaces = planted(mistake);
         let mut versions = self.get(&key).cloned().unwrap_or_default();
         if replaces {
             versions = Versions::default();
         }
         if versions.merge(theirs) {
+            if versions.weight() > MERGED_BYTES {
+                return None;
+            }
             self.keep(cx, key, versions.clone(), fx);
         }
-        versions
+        Some(versions)
     }
 
     fn keep(&mut self, cx: &Ctx<'_>, key: Bytes, mut versions: Versions, fx: &mut Effects<Kv>) {
@@ -196,13 +206,14 @@ pub(super) fn is_acceptable(key: &Bytes, versions: &Versions) -> bool {
 }
 
 /// Whether a client's context can come from a read: it names owners only, and counts that they may have reached.
-fn is_plausible(cx: &Ctx<'_>, context: &VersionVector, held: &Versions) -> bool {
+fn is_plausible(cx: &Ctx<'_>, context: &Context, held: &Versions) -> bool {
     let Some(chosen) = &cx.view.chosen else { return false };
-    context.iter().all(|dot| {
-        let known = held.context().counter(dot.node);
-        let is_owner = known > 0 || chosen.config.storage.contains_key(&dot.node);
-        is_owner && dot.counter <= known.saturating_add(limits::CONTEXT_AHEAD)
-    })
+    context.is_sound()
+        && context.seen.iter().all(|dot| {
+            let known = held.context().counter(dot.node);
+            let is_owner = known > 0 || chosen.config.storage.contains_key(&dot.node);
+            is_owner && dot.counter <= known.saturating_add(limits::CONTEXT_AHEAD)
+        })
 }
 
 /// Bytes of a key's versions at the owner that mints the next: every owner may have as many before they meet, and

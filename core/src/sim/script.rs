@@ -32,7 +32,7 @@ use crate::quorum::Level as Quorum;
 use crate::refusal::Refusal;
 use crate::time::Duration;
 use crate::trace::Level;
-use crate::version::{VersionVector, Versions};
+use crate::version::{Context, Versions};
 
 /// A line that could not be understood or did not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +72,7 @@ struct Stage {
     replicas: u8,
     sim: Option<Sim>,
     /// What each node's clients last read.
-    seen: BTreeMap<String, VersionVector>,
+    seen: BTreeMap<String, Context>,
     writes: u8,
     out: String,
 }
@@ -177,7 +177,7 @@ impl Stage {
     fn put(&mut self, node: &str, key: &str, value: Option<&&str>, how: &[&str]) -> Result<(), String> {
         let context = match how {
             [] => kv::WriteContext::Current,
-            ["new"] => kv::WriteContext::Seen(VersionVector::default()),
+            ["new"] => kv::WriteContext::Seen(Context::default()),
             ["seen", reader] => kv::WriteContext::Seen(self.seen.get(*reader).cloned().unwrap_or_default()),
             _ => return Err(format!("unknown: {}", how.join(" "))),
         };
@@ -216,7 +216,7 @@ impl Stage {
     fn tell(&mut self, node: &str, outcome: &kv::Outcome) {
         match outcome {
             kv::Outcome::Read { versions, answered } => {
-                self.seen.insert(node.to_string(), versions.context().clone());
+                self.seen.insert(node.to_string(), versions.to_context());
                 let answered = self.names(answered);
                 self.say(&format!("  = {} from {answered}", values(versions)));
             }

@@ -450,7 +450,7 @@ impl<'w> Run<'w> {
                     }
                     self.judge(key, &versions, began)?;
                     let writes = versions.siblings().iter().map(|sibling| sibling.write).collect();
-                    self.sessions.insert((client, key), Seen { context: versions.context().clone(), writes });
+                    self.sessions.insert((client, key), Seen { context: versions.to_context(), writes });
                 }
                 (asked, Err(refusal)) if refusal.is_definite() => {
                     self.reach("refused");

@@ -15,7 +15,7 @@ use std::sync::OnceLock;
 use qunlong_core::kv::{self, WriteContext};
 use qunlong_core::lift::Payload;
 use qunlong_core::quorum::Level;
-use qunlong_core::version::VersionVector;
+use qunlong_core::version::Context;
 use qunlong_core::wire::{self, Envelope};
 use qunlong_core::{
     Bytes, Duration, Generation, Input, Instant, Node, NodeId, Now, Op, Output, PersistId, Record, RequestId, WallTime,
@@ -112,7 +112,7 @@ fn formed(world: &mut World) {
 
 /// Supersedes nothing.
 pub(crate) fn sibling() -> WriteContext {
-    WriteContext::Seen(VersionVector::default())
+    WriteContext::Seen(Context::default())
 }
 
 /// A write with the name `n`.

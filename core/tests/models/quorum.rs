@@ -36,7 +36,7 @@ use qunlong_core::kv::{self, Msg, Write};
 use qunlong_core::lift::Payload;
 use qunlong_core::placement::Partition;
 use qunlong_core::quorum::{Level, Tally};
-use qunlong_core::version::{Dot, Sibling, VersionVector, Versions};
+use qunlong_core::version::{self, Dot, Sibling, Versions};
 use qunlong_core::wire::Envelope;
 use qunlong_core::{
     Bytes, ClusterId, Epoch, Generation, Input, Instant, Node, NodeId, OpId, Output, Record, Round, WriteId, topology,
@@ -57,7 +57,7 @@ const OTHER_KEY: &str = "another";
 const KEPT: &str = "an acknowledged write is current or superseded wherever a majority is";
 const READ: &str = "a read shows or supersedes whatever was acknowledged before it";
 const ONE_WRITE: &str = "a dot never names two writes";
-const GONE: &str = "no copy of a superseded write stands beside its successor once all owners are heard";
+const GONE: &str = "no copy of a superseded write stands beside its successor in what any majority holds";
 
 /// A mistake that the model makes on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,7 +202,7 @@ struct Client {
     done: usize,
     work: Work,
     /// What the last operation gave it to write with.
-    context: VersionVector,
+    context: version::Context,
     /// The writes that this stands for.
     saw: BTreeSet<WriteId>,
 }
@@ -222,7 +222,7 @@ enum Work {
         /// Owners that were asked to mint.
         asked: usize,
         acked: BTreeMap<Dot, Tally>,
-        seen: BTreeMap<Dot, VersionVector>,
+        seen: BTreeMap<Dot, version::Context>,
     },
 }
 
@@ -278,7 +278,7 @@ impl Register {
                 let read = Msg::Read { op: world.op(client), epoch: EPOCH, round: Round(0), key };
                 world.send(OWNERS.map(|to| Packet { from: CLIENTS[client], to, msg: read.clone() }));
             }
-            Step::Put(Context::Nothing, _) => world.put(client, VersionVector::default(), BTreeSet::new()),
+            Step::Put(Context::Nothing, _) => world.put(client, version::Context::default(), BTreeSet::new()),
             Step::Put(Context::Last, _) => {
                 let Client { context, saw, .. } = world.clients[client].clone();
                 world.put(client, context, saw);
@@ -298,7 +298,7 @@ impl Register {
         if self.mistake == Mistake::MintedByCoordinator {
             let Write { id, key, value, context } = write;
             let (dot, mut versions) = (Dot { node: from, counter: op.seq }, Versions::default());
-            versions.write(Sibling { dot, write: id, context, value });
+            versions.write(Sibling { dot, write: id, context: context.seen, value }, &context.writes);
             let msg = Msg::Store { op, epoch, round, key, dot, versions };
             world.send(OWNERS.map(|to| Packet { from, to, msg: msg.clone() }));
         } else {
@@ -334,7 +334,7 @@ impl Register {
             let widen = |packet: Named<Packet>| {
                 let mut packet = Packet::clone(&packet);
                 if let Msg::Stored { context: Some(context), .. } = &mut packet.msg {
-                    context.clone_from(owner.memory.versions.context());
+                    *context = owner.memory.versions.to_context();
                 }
                 packet.into()
             };
@@ -387,10 +387,10 @@ impl Register {
         world.stale |= !owed.is_subset(&saw);
         if matches!(self.programs[client][world.clients[client].done], Step::Put(..)) {
             let forgets = self.mistake == Mistake::ContextForgotten;
-            let context = if forgets { VersionVector::default() } else { merged.context().clone() };
+            let context = if forgets { version::Context::default() } else { merged.to_context() };
             world.put(client, context, saw);
         } else {
-            world.finish(client, merged.context().clone(), saw);
+            world.finish(client, merged.to_context(), saw);
         }
     }
 
@@ -400,7 +400,7 @@ impl Register {
         client: usize,
         from: NodeId,
         dot: Dot,
-        context: Option<&VersionVector>,
+        context: Option<&version::Context>,
     ) -> Option<()> {
         let needed = self.needed(Mistake::WrittenToOne);
         let Work::Writing { write, acked, seen, .. } = &mut world.clients[client].work else { return None };
@@ -413,7 +413,7 @@ impl Register {
             let context = seen.remove(&dot).unwrap_or_else(|| write.context.clone());
             world.acked.insert(id);
             // Without word from the owner that minted it, the write itself is not in the context.
-            let itself = context.covers(dot).then_some(id);
+            let itself = context.seen.covers(dot).then_some(id);
             let saw = world.saw[&id].iter().copied().chain(itself).collect();
             world.finish(client, context, saw);
         }
@@ -437,7 +437,8 @@ fn react(owner: NodeId, held: &Held, packet: &Packet) -> Reaction {
     assert_eq!(persisted(&outputs), None);
 
     let op = OpId { node: BYSTANDER, generation: BOOT, seq: 1 };
-    let write = Write { id: WriteId::default(), key: OTHER_KEY.into(), value: None, context: VersionVector::default() };
+    let write =
+        Write { id: WriteId::default(), key: OTHER_KEY.into(), value: None, context: version::Context::default() };
     let bystander = Packet { from: BYSTANDER, to: owner, msg: Msg::Mint { op, epoch: EPOCH, round: Round(0), write } };
     let mut durable = persisted(&receive(&mut node, &bystander)).expect("the other key is recorded");
 
@@ -508,7 +509,7 @@ impl World {
         OpId { node: CLIENTS[client], generation: BOOT, seq: self.clients[client].done as u64 + 1 }
     }
 
-    fn put(&mut self, client: usize, context: VersionVector, saw: BTreeSet<WriteId>) {
+    fn put(&mut self, client: usize, context: version::Context, saw: BTreeSet<WriteId>) {
         let op = self.op(client);
         let mut id = WriteId::default();
         (id.0[0], id.0[1]) = (client as u8 + 1, op.seq as u8);
@@ -518,7 +519,7 @@ impl World {
         self.clients[client].work = Work::Writing { write, asked: 0, acked, seen };
     }
 
-    fn finish(&mut self, client: usize, context: VersionVector, saw: BTreeSet<WriteId>) {
+    fn finish(&mut self, client: usize, context: version::Context, saw: BTreeSet<WriteId>) {
         let done = self.clients[client].done + 1;
         self.clients[client] = Client { done, work: Work::Idle, context, saw };
     }
@@ -562,11 +563,15 @@ impl World {
     }
 
     fn is_kept(&self) -> bool {
-        self.acked.is_empty()
-            || (0..OWNERS.len()).all(|down| {
-                let up = self.owners.iter().enumerate().filter(|(n, _)| *n != down);
-                self.acked.is_subset(&self.shown(&merged(up.map(|(_, owner)| &owner.durable.versions))))
-            })
+        self.acked.is_empty() || self.majorities().all(|held| self.acked.is_subset(&self.shown(&held)))
+    }
+
+    /// What each majority of the owners holds on disk.
+    fn majorities(&self) -> impl Iterator<Item = Versions> {
+        (0..OWNERS.len()).map(|down| {
+            let up = self.owners.iter().enumerate().filter(move |(n, _)| *n != down);
+            merged(up.map(|(_, owner)| &owner.durable.versions))
+        })
     }
 
     /// All dots that have left their owner or are durable there, with the writes they name.
@@ -577,10 +582,6 @@ impl World {
             Some(versions)
         });
         durable.chain(sent).flat_map(Versions::siblings).map(|sibling| (sibling.dot, sibling.write)).collect()
-    }
-
-    fn everything(&self) -> Versions {
-        merged(self.owners.iter().map(|owner| &owner.durable.versions))
     }
 }
 
@@ -636,9 +637,10 @@ impl Model for Register {
                 dots.iter().zip(dots.iter().skip(1)).all(|(one, next)| one.0 != next.0)
             }),
             Property::always(GONE, |_: &Self, world: &World| {
-                let all = world.everything();
-                let current: BTreeSet<WriteId> = all.siblings().iter().map(|sibling| sibling.write).collect();
-                current.iter().all(|write| world.saw[write].is_disjoint(&current))
+                world.majorities().all(|held| {
+                    let current: BTreeSet<WriteId> = held.siblings().iter().map(|sibling| sibling.write).collect();
+                    current.iter().all(|write| world.saw[write].is_disjoint(&current))
+                })
             }),
             Property::sometimes("every program ends", |model: &Self, world: &World| {
                 world.clients.iter().zip(model.programs).all(|(client, program)| client.done == program.len())

@@ -20,7 +20,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use qunlong_core::kv::{Op as KvOp, Outcome as KvOutcome, WriteContext};
 use qunlong_core::quorum::Level;
-use qunlong_core::version::{Sibling, VersionVector, Versions};
+use qunlong_core::version::{Context, Sibling, Versions};
 use qunlong_core::{Bytes, Duration, Op, Outcome, Refusal, WriteId, limits};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -68,7 +68,7 @@ pub(super) async fn read(
         1 => StatusCode::OK,
         _ => StatusCode::MULTIPLE_CHOICES,
     };
-    let context = encode_context(versions.context());
+    let context = encode_context(&versions.to_context());
     let wants_json = headers.get(ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(b"application/json"));
     let mut response = match values.as_slice() {
         [] if !wants_json => error(status, "KEY_NOT_FOUND", "there is no such key"),
@@ -206,7 +206,7 @@ fn level(text: Option<&str>) -> Result<Level, Response> {
 fn write_context(headers: &HeaderMap) -> Result<WriteContext, Response> {
     match headers.get(&CONTEXT).map(HeaderValue::as_bytes) {
         None => Ok(WriteContext::Current),
-        Some(b"none") => Ok(WriteContext::Seen(VersionVector::default())),
+        Some(b"none") => Ok(WriteContext::Seen(Context::default())),
         Some(text) => decode_context(text).map(WriteContext::Seen).ok_or_else(|| refused(&Refusal::InvalidContext)),
     }
 }
@@ -219,21 +219,12 @@ fn write_id(headers: &HeaderMap) -> Result<Option<WriteId>, Response> {
 }
 
 /// A context is opaque to clients: they hand back what they were given.
-fn encode_context(context: &VersionVector) -> String {
-    let bytes: Vec<u8> =
-        context.iter().flat_map(|dot| dot.node.0.into_iter().chain(dot.counter.to_le_bytes())).collect();
-    URL_SAFE_NO_PAD.encode(bytes)
+fn encode_context(context: &Context) -> String {
+    URL_SAFE_NO_PAD.encode(context.to_bytes())
 }
 
-fn decode_context(text: &[u8]) -> Option<VersionVector> {
-    let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
-    let mut context = VersionVector::default();
-    for entry in bytes.chunks(24) {
-        let (node, counter) = entry.split_first_chunk::<16>()?;
-        let counter = u64::from_le_bytes(counter.try_into().ok()?);
-        context.add(qunlong_core::version::Dot { node: qunlong_core::NodeId(*node), counter });
-    }
-    Some(context)
+fn decode_context(text: &[u8]) -> Option<Context> {
+    Context::from_bytes(&URL_SAFE_NO_PAD.decode(text).ok()?)
 }
 
 fn header(text: &str) -> HeaderValue {
@@ -243,14 +234,21 @@ fn header(text: &str) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
+
     use qunlong_core::NodeId;
-    use qunlong_core::version::Dot;
+    use qunlong_core::version::{Dot, VersionVector};
 
     #[test]
     fn a_context_reads_back() {
-        let mut context = VersionVector::default();
-        context.add(Dot { node: NodeId::small(1), counter: 7 });
-        context.add(Dot { node: NodeId::small(2), counter: u64::MAX });
+        let mut versions = Versions::default();
+        for counter in [7, u64::MAX] {
+            let dot = Dot { node: NodeId::small(1), counter };
+            let (write, context) = (WriteId([counter as u8; 16]), VersionVector::default());
+            versions.write(Sibling { dot, write, context, value: None }, &BTreeMap::new());
+        }
+        let context = versions.to_context();
+        assert_eq!(context.writes.len(), 2);
         assert_eq!(decode_context(encode_context(&context).as_bytes()), Some(context));
         assert_eq!(decode_context(b"AAAA"), None);
         assert_eq!(decode_context(b"!"), None);

@@ -3,7 +3,7 @@
 use qunlong_core::kv::{Op, Outcome, WriteContext};
 use qunlong_core::placement::{Partition, Placement};
 use qunlong_core::quorum::{Level, majority};
-use qunlong_core::version::{VersionVector, Versions};
+use qunlong_core::version::{Context, Versions};
 use qunlong_core::{Bytes, NodeId, Refusal};
 use wasm_bindgen_futures::spawn_local;
 use yew::prelude::*;
@@ -141,7 +141,7 @@ pub fn KeysPage(screen: &Screen) -> Html {
         let (write, key, value) = (write.clone(), key.clone(), value.clone());
         move |_: MouseEvent| {
             if !key.is_empty() {
-                let nothing = WriteContext::Seen(VersionVector::default());
+                let nothing = WriteContext::Seen(Context::default());
                 write.emit(((*key).clone(), Some(Bytes::from(value.as_str())), nothing));
             }
         }
@@ -276,7 +276,7 @@ fn one_key(screen: &Screen, open: Option<&Open>, write: &Callback<(String, Optio
         }
         None => return html! { <div class="one-key"><h2>{ key }</h2><p class="told">{ texts.working }</p></div> },
     };
-    let context = WriteContext::Seen(open.versions.context().clone());
+    let context = WriteContext::Seen(open.versions.to_context());
     let values: Vec<_> = open.versions.values().cloned().collect();
     let has_siblings = values.len() > 1;
     let rows = values.iter().map(|sibling| {

@@ -1,19 +1,35 @@
 //! A cluster of real processes on ports that are free.
 
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
 use ureq::Agent;
+use xtask::proxy::{Faults, Proxy};
 
-/// Three nodes, the first of which bootstrapped. Killed when dropped.
+const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
+
+/// Nodes of one cluster, the first of which bootstrapped. Killed when dropped.
 pub struct Cluster {
     pub nodes: Vec<Process>,
+    /// One before each node, in the same order, if that was asked for.
+    pub proxies: Vec<Proxy>,
     pub data: TempDir,
+}
+
+/// What a cluster is like.
+pub struct Shape<'a> {
+    /// All of them own.
+    pub nodes: u16,
+    pub replicas: u8,
+    /// The dashboard's files, if the nodes serve it.
+    pub web: Option<&'a Path>,
+    /// The seed of the proxies, if others reach each node through one.
+    pub proxied: Option<u64>,
 }
 
 /// One node.
@@ -29,38 +45,58 @@ pub struct Process {
 pub type Answer = (u16, String);
 
 impl Cluster {
-    /// Starts three nodes that serve the dashboard, and waits until they are one cluster.
+    /// Starts three nodes that may serve the dashboard, and waits until they are one cluster.
     pub fn start(web: Option<&Path>) -> Self {
+        Self::of(&Shape { nodes: 3, replicas: 3, web, proxied: None })
+    }
+
+    /// Starts nodes and waits until they are one cluster.
+    pub fn of(shape: &Shape<'_>) -> Self {
         let data = tempfile::tempdir().expect("a temporary folder");
-        let first = free_ports(3);
-        let addresses: Vec<String> = (first..first + 3).map(|port| format!("127.0.0.1:{port}")).collect();
-        let nodes = addresses
+        let addresses = |first: u16| (first..first + shape.nodes).map(|port| SocketAddr::from((LOCALHOST, port)));
+        let listens: Vec<SocketAddr> = addresses(free_ports(shape.nodes)).collect();
+        let mut proxies = Vec::new();
+        if let Some(seed) = shape.proxied {
+            for (at, (place, to)) in (0..).zip(addresses(free_ports(shape.nodes)).zip(&listens)) {
+                proxies.push(Proxy::start(place, *to, Faults::default(), seed ^ at).expect("the port is free"));
+            }
+        }
+        let advertised: Vec<String> = match proxies.as_slice() {
+            [] => listens.iter().map(SocketAddr::to_string).collect(),
+            proxies => proxies.iter().map(|proxy| proxy.address().to_string()).collect(),
+        };
+        let nodes = listens
             .iter()
+            .zip(&advertised)
             .enumerate()
-            .map(|(i, address)| {
-                let seeds: Vec<&str> = addresses.iter().filter(|a| *a != address).map(String::as_str).collect();
+            .map(|(i, (listen, me))| {
+                let seeds: Vec<&str> = advertised.iter().filter(|other| *other != me).map(String::as_str).collect();
                 let mut arguments = vec!["--join".to_owned(), seeds.join(",")];
+                arguments.extend(["--advertise".to_owned(), me.clone()]);
                 if i == 0 {
-                    arguments.extend(["--bootstrap".to_owned(), "--owners".to_owned(), "3".to_owned()]);
+                    arguments.push("--bootstrap".to_owned());
+                    arguments.extend(["--owners".to_owned(), shape.nodes.to_string()]);
+                    arguments.extend(["--replicas".to_owned(), shape.replicas.to_string()]);
                 }
-                if let Some(web) = web {
+                if let Some(web) = shape.web {
                     arguments.extend(["--web".to_owned(), web.display().to_string()]);
                 }
                 let name = format!("n{}", i + 1);
-                Process { data: data.path().join(&name), name, address: address.clone(), arguments, child: None }
+                Process { data: data.path().join(&name), name, address: listen.to_string(), arguments, child: None }
             })
             .collect();
-        let mut cluster = Self { nodes, data };
+        let mut cluster = Self { nodes, proxies, data };
         cluster.nodes.iter_mut().for_each(Process::start);
         cluster.wait_until_one();
         cluster
     }
 
-    /// Waits until every node knows the epoch and sees three members alive.
+    /// Waits until every node knows the epoch and sees as many members alive as there are nodes.
     pub fn wait_until_one(&self) {
-        wait_for("one cluster of three", Duration::from_secs(20), || {
+        let all = self.nodes.len() as u64;
+        wait_for("one cluster", Duration::from_secs(20), || {
             self.nodes.iter().all(|node| {
-                node.status().is_some_and(|status| status["alive"].as_u64() >= Some(3) && status["epoch"].is_number())
+                node.status().is_some_and(|status| status["alive"].as_u64() >= Some(all) && status["epoch"].is_number())
             })
         });
     }
@@ -68,6 +104,11 @@ impl Cluster {
 
 impl Process {
     pub fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    /// Starts it with some more arguments, this once.
+    pub fn start_with(&mut self, more: &[&str]) {
         let log = std::fs::File::options()
             .create(true)
             .append(true)
@@ -79,6 +120,7 @@ impl Process {
             .arg("--data")
             .arg(&self.data)
             .args(&self.arguments)
+            .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -94,11 +136,31 @@ impl Process {
         }
     }
 
+    /// How it ended, if it did so by itself.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.as_mut()?.try_wait().expect("a child can be asked")
+    }
+
+    /// Stops it where it is; its sockets stay open.
+    pub fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.child.as_ref().expect("it runs").id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().expect("kill runs").success());
+    }
+
     /// Asks it to stop, and waits until it has. Returns its exit code.
     pub fn terminate(&mut self) -> Option<i32> {
+        self.child.as_ref()?;
+        self.signal("-TERM");
         let mut child = self.child.take()?;
-        let pid = child.id().to_string();
-        Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs");
         child.wait().expect("it ends").code()
     }
 

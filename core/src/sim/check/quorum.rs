@@ -6,7 +6,7 @@ use core::fmt;
 use crate::bytes::Bytes;
 use crate::id::WriteId;
 use crate::limits;
-use crate::version::{Dot, VersionVector, Versions};
+use crate::version::{Context, Dot, Versions};
 
 /// What clients did to one key of the quorum mode.
 #[derive(Clone, Debug, Default)]
@@ -29,7 +29,7 @@ struct KeyHistory {
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
     /// What the cluster says that it has seen, which is what its write names.
-    pub context: VersionVector,
+    pub context: Context,
     /// The writes whose values it was really shown, or wrote.
     pub writes: BTreeSet<WriteId>,
 }
@@ -244,7 +244,7 @@ impl KeyHistory {
     fn was_superseded(&self, write: WriteId, written: &Written, dot: Dot, began: usize) -> bool {
         let known = |other: &&Written| other.acked.is_some_and(|acked| acked <= began);
         self.others(write).filter(known).any(|other| match &other.seen {
-            Some(seen) => written.dots.keys().chain([&dot]).any(|&dot| seen.context.covers(dot)),
+            Some(seen) => written.dots.keys().chain([&dot]).any(|&dot| seen.context.seen.covers(dot)),
             None => written.acked.is_some_and(|acked| acked < other.asked),
         })
     }
@@ -259,13 +259,13 @@ impl KeyHistory {
 mod tests {
     use super::*;
     use crate::id::NodeId;
-    use crate::version::Sibling;
+    use crate::version::{Sibling, VersionVector};
 
     const DOT: Dot = Dot { node: NodeId::small(1), counter: 1 };
 
     fn written(dot: Dot, write: WriteId) -> Versions {
         let mut versions = Versions::default();
-        versions.write(Sibling { dot, write, context: VersionVector::default(), value: None });
+        versions.write(Sibling { dot, write, context: VersionVector::default(), value: None }, &BTreeMap::new());
         versions
     }
 
@@ -288,7 +288,10 @@ mod tests {
         history.asked(&key, second, Some(Seen::default()), false);
         let mut read = written(DOT, first);
         let all = read.context().clone();
-        read.write(Sibling { dot: Dot { counter: 2, ..DOT }, write: second, context: all, value: None });
+        read.write(
+            Sibling { dot: Dot { counter: 2, ..DOT }, write: second, context: all, value: None },
+            &BTreeMap::new(),
+        );
         let lost = Violation::AckedWriteOverwritten { key: key.clone(), dot: DOT };
         assert_eq!(history.check_read(&key, &read), Err(lost));
     }
@@ -304,11 +307,11 @@ mod tests {
         history.acked(&key, second, newer);
         let mut read = written(DOT, first);
         let all = read.context().clone();
-        read.write(Sibling { dot: newer, write: second, context: all.clone(), value: None });
+        read.write(Sibling { dot: newer, write: second, context: all.clone(), value: None }, &BTreeMap::new());
         assert_eq!(history.check_read(&key, &read), Ok(()));
 
         let mut zombie = written(Dot { node: NodeId::small(2), counter: 1 }, first);
-        zombie.write(Sibling { dot: newer, write: second, context: all, value: None });
+        zombie.write(Sibling { dot: newer, write: second, context: all, value: None }, &BTreeMap::new());
         let back = Violation::Resurrected { key: key.clone(), dot: Dot { node: NodeId::small(2), counter: 1 } };
         assert_eq!(history.check_read(&key, &zombie), Err(back));
     }
