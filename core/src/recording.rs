@@ -41,6 +41,8 @@ const CRC: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISCSI);
 const MAGIC: [u8; 8] = *b"QUNLONGR";
 const HEAD: usize = 12;
 const ENTRY_HEAD: usize = 8;
+/// No clock gets there.
+const END_OF_TIME: Instant = Instant(1 << 62);
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,7 +129,8 @@ impl Recorder {
         core::mem::take(&mut self.bytes)
     }
 
-    fn write(&mut self, entry: &Entry) {
+    /// Anything, as it is.
+    pub fn write(&mut self, entry: &Entry) {
         let body = postcard::to_allocvec(entry).expect("plain data encodes into a growing buffer");
         let length = u32::try_from(body.len()).expect("an entry is far smaller than 4 GiB");
         self.bytes.extend_from_slice(&length.to_le_bytes());
@@ -152,7 +155,7 @@ pub enum RecordingError {
         at: usize,
     },
     /// It says what no host can have seen: an input for a node that does not run, an acknowledgement of what was never
-    /// handed out, settings that cannot work.
+    /// handed out, settings that cannot work, a clock beyond all time.
     Unsound {
         /// Offset of the entry.
         at: usize,
@@ -302,7 +305,8 @@ pub fn replay(
             }
             Entry::Input { node, at: time, now, input } => {
                 let again = running.get_mut(&node).ok_or_else(unsound)?;
-                if matches!(input, Input::Persisted(id) if id > again.issued) {
+                // A timer cannot be set behind the end of time, and would fire without end.
+                if now.mono > END_OF_TIME || matches!(input, Input::Persisted(id) if id > again.issued) {
                     return Err(unsound());
                 }
                 again.node.handle(now, input);

@@ -17,6 +17,8 @@ mod handshake;
 mod journal;
 #[path = "fuzz/plan.rs"]
 mod plan;
+#[path = "fuzz/recording.rs"]
+mod recording;
 #[path = "fuzz/seeds.rs"]
 mod seeds;
 #[path = "fuzz/step.rs"]
@@ -40,6 +42,11 @@ fn journals() {
 #[test]
 fn plans() {
     check("plan", plan::check, seeds::plans);
+}
+
+#[test]
+fn recordings() {
+    check("recording", recording::check, seeds::recordings);
 }
 
 #[test]

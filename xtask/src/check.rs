@@ -17,7 +17,7 @@ pub struct Arguments {
 /// A step: its name and what it runs.
 type Step = (&'static str, fn() -> Result<(), Failure>);
 
-const STEPS: [Step; 16] = [
+const STEPS: [Step; 17] = [
     ("set-up", set_up),
     ("format", || run(cargo(["fmt", "--all", "--check"]), "cargo fmt")),
     ("lints", || run(cargo(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]), "cargo clippy")),
@@ -43,6 +43,7 @@ const STEPS: [Step; 16] = [
     ("fuzzing", || fuzz::run_all(&fuzz::Arguments { seconds: 30, target: None })),
     ("core under wasm32", || whole_system("wasm")),
     ("real processes", || whole_system("servers")),
+    ("real processes, bad disks", || whole_system("disks")),
     ("real processes under faults", || {
         let tests = cargo(["test", "--package", "xtask", "--lib", "--test", "chaos"]);
         run(tests, "the tests in xtask/src/proxy.rs and xtask/tests/chaos.rs")

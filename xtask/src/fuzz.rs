@@ -16,7 +16,7 @@ use clap::Args;
 use crate::{Failure, root, run, say, target};
 
 /// The targets, as in `core/fuzz/fuzz_targets`.
-const TARGETS: [&str; 5] = ["frame", "handshake", "journal", "plan", "step"];
+const TARGETS: [&str; 6] = ["frame", "handshake", "journal", "plan", "recording", "step"];
 /// An input that takes longer is as bad as one that panics.
 const INPUT_SECONDS_MAX: u32 = 20;
 

@@ -351,6 +351,9 @@ impl Coordinator {
 
     /// Asks again whoever is silent: a message may have been lost with the link that carried it.
     pub(super) fn on_retry(&mut self, cx: &mut Ctx<'_>, seq: u64, fx: &mut Effects<Kv>) {
+        if self.pending.get(&seq).is_some_and(|pending| cx.now.mono >= pending.deadline) {
+            return;
+        }
         match self.pending.get_mut(&seq).map(|pending| &mut pending.work) {
             Some(Work::Get(reading) | Work::ReadThenPut(reading, _)) => reading.ask(cx, seq, fx),
             Some(Work::Put(writing, _)) => writing.hand_over(cx, seq, fx),
@@ -376,12 +379,13 @@ impl Coordinator {
         finish(op_id(cx, seq), pending.id, Err(refusal), fx);
     }
 
-    /// The operation a reply belongs to, if it is one of this boot's that still waits.
+    /// The operation a reply belongs to, if it is one of this boot's that still waits. One whose deadline has passed
+    /// does not, although its timer may be about to fire: what a pause has put off must not go on as if in time.
     fn matching(&mut self, cx: &Ctx<'_>, op: OpId) -> Option<&mut Pending> {
         if op.node != cx.me || op.generation != cx.generation {
             return None;
         }
-        self.pending.get_mut(&op.seq)
+        self.pending.get_mut(&op.seq).filter(|pending| cx.now.mono < pending.deadline)
     }
 
     fn round(&self, key: &[u8]) -> Round {

@@ -166,8 +166,13 @@ pub struct Drawer {
 
 /// Keys from here on are written at most as often as a key remembers, and their writes are repeated.
 pub const REPEATED: u32 = 1_000;
-/// A write is repeated within this time, well before anything can be collected.
-const REPEAT_WITHIN: Duration = Duration::secs(2);
+/// A write is repeated within this time. Together with the longest that a copy is under way it is well below the time
+/// after which deletes are collected.
+const REPEAT_WITHIN: Duration = Duration::secs(1);
+/// Rates of clocks, in thousandths. Where deletes are collected, an operation must end before that by the slowest clock
+/// as seen by the fastest: the promise holds for clocks of which none runs twice as fast as another.
+const RATES: core::ops::Range<u64> = 500..2_000;
+const RATES_WITH_COLLECTION: core::ops::Range<u64> = 720..1_400;
 /// Clients.
 const CLIENTS: u64 = 4;
 
@@ -248,8 +253,11 @@ impl Drawer {
             "clog" => Action::Clog(self.place(), self.place(), self.span(20_000)),
             "slow" => Action::Slow(self.place(), self.place(), self.span(200)),
             // Now and then a clock stands as good as still.
-            "rate" if self.rng.chance(100) => Action::Rate(self.place(), 1),
-            "rate" => Action::Rate(self.place(), 500 + self.rng.below(1_500)),
+            "rate" if self.world.collect.is_none() && self.rng.chance(100) => Action::Rate(self.place(), 1),
+            "rate" => {
+                let rates = if self.world.collect.is_some() { RATES_WITH_COLLECTION } else { RATES };
+                Action::Rate(self.place(), rates.start + self.rng.below(rates.end - rates.start))
+            }
             "wall" => Action::Wall(self.place(), self.rng.below(63_072_000) as i64 - 31_536_000),
             "loss" => Action::Loss(self.rng.below(300) as u32),
             "duplicate" => Action::Duplicate(self.rng.below(500) as u32),

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use qunlong_core::journal as format;
 use qunlong_core::kv::{self, WriteContext};
 use qunlong_core::quorum::Level;
+use qunlong_core::recording::Reader;
+use qunlong_core::sim::Sim;
 use qunlong_core::sim::plan::{Drawer, Plan};
 use qunlong_core::wire::{self, FrameWriter, Hello, Packet, Proof};
 use qunlong_core::{Bytes, ClusterId, Duration, Generation, Input, NodeId, Op, Record, membership};
@@ -12,6 +14,7 @@ use qunlong_core::{Bytes, ClusterId, Duration, Generation, Input, NodeId, Op, Re
 use crate::Seeds;
 use crate::frame::CLUSTER;
 use crate::journal::{Damage, IDENTITY, Written};
+use crate::recording::Entries;
 use crate::step::world::{PLACES, TAB, World};
 use crate::step::{Act, PEERS, STARTS, put, sibling};
 
@@ -250,4 +253,29 @@ fn eventful() -> World {
     world.pass(Duration::secs(12));
     world.ask(0, Op::Membership(membership::Op::Leave));
     world
+}
+
+/// The beginnings of a node alone and of two, as files and as entries, and one that ends too early.
+pub(crate) fn recordings() -> Seeds {
+    let mut seeds = Seeds::new();
+    for servers in 1..=2 {
+        let mut sim = Sim::recorded(1, servers, 0, servers, |_| ());
+        sim.run_for(Duration::secs(1));
+        let get = kv::Op::Get { key: Bytes::from("k"), read: Level::Majority, within: None };
+        sim.request(0, Op::Kv(get));
+        sim.run_for(Duration::millis(50));
+        let whole = sim.take_recording().expect("it was recorded");
+        let mut reader = Reader::new(&whole).expect("a recording");
+        let mut entries = Vec::new();
+        while let Ok(Some((at, entry))) = reader.next_entry() {
+            if at > SMALL {
+                break;
+            }
+            entries.push(entry);
+        }
+        let entries = postcard::to_allocvec(&Entries(entries)).expect("plain data encodes");
+        seeds.push((format!("{servers}-entries"), entries));
+        seeds.push((format!("{servers}-cut-off"), whole[..whole.len().min(SMALL)].to_vec()));
+    }
+    seeds
 }
