@@ -16,6 +16,7 @@
 //!   2600ms fill 0 3000ms / fail 0 / hide 5 60000ms / flip 1 / misdirect 1
 //! ```
 
+use alloc::collections::VecDeque;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
@@ -125,7 +126,7 @@ pub enum Action {
 }
 
 /// The kinds of trouble that a seed can switch on, with how often each comes in a thousand steps.
-const TROUBLES: [(&str, u64); 15] = [
+const TROUBLES: [(&str, u64); 16] = [
     ("crash", 30),
     ("power", 3),
     ("cut", 30),
@@ -141,6 +142,7 @@ const TROUBLES: [(&str, u64); 15] = [
     ("fill", 10),
     ("fail", 10),
     ("hide", 10),
+    ("echo", 6),
 ];
 
 /// Draws a world and then steps without end, all from one seed.
@@ -162,6 +164,8 @@ pub struct Drawer {
     /// Recent writes of such keys, with their times.
     recent: Vec<(u32, Duration)>,
     down: Vec<Place>,
+    /// What follows before anything else is drawn, with the time before each.
+    coming: VecDeque<(Duration, Action)>,
 }
 
 /// Keys from here on are written at most as often as a key remembers, and their writes are repeated.
@@ -215,6 +219,7 @@ impl Drawer {
             repeated: (REPEATED, 0),
             recent: Vec::new(),
             down: Vec::new(),
+            coming: VecDeque::new(),
         }
     }
 
@@ -266,10 +271,41 @@ impl Drawer {
             }
             "fill" => Action::Fill(self.place(), self.span(20_000)),
             "hide" => Action::Hide(self.place(), self.span(60_000)),
+            "echo" => self.echo(),
             "flip" if self.rng.chance(500) => Action::Misdirect(self.server()),
             "flip" => Action::Flip(self.server()),
             _ => Action::Mend,
         }
+    }
+
+    /// A late copy of a superseded write, where chance alone would seldom lead: a client reads a write that has reached
+    /// one owner and supersedes it through another, while the first stands still; a third is then asked to do the first
+    /// write again.
+    fn echo(&mut self) -> Action {
+        let servers = u64::from(self.world.servers);
+        let first = self.rng.below(servers);
+        let [first, second, third] = [0, 1, 2].map(|n| ((first + n) % servers) as Place);
+        let (key, client) = (self.repeated_key(), self.rng.below(CLIENTS) as u8);
+        self.repeated_key();
+        let (old, new) = (self.writes + 1, self.writes + 2);
+        self.writes = new;
+        let put = |place, write, context| Action::Put { place, key, write, deletes: false, context };
+        let get = |place| Action::Get { place, key, client };
+        let acts = [
+            put(first, old, Context::New),
+            get(first),
+            Action::Pause(first, Duration::secs(3)),
+            put(second, new, Context::Seen(client)),
+            Action::Again { place: third, write: old },
+            Action::Loss(0),
+            get(second),
+            get(third),
+        ];
+        for act in acts {
+            let wait = Duration(self.rng.below(60_000));
+            self.coming.push_back((wait, act));
+        }
+        Action::Loss(300 + self.rng.below(400) as u32)
     }
 
     fn operation(&mut self) -> Action {
@@ -319,6 +355,10 @@ impl Iterator for Drawer {
     type Item = Step;
 
     fn next(&mut self) -> Option<Step> {
+        if let Some((wait, action)) = self.coming.pop_front() {
+            self.at = Duration(self.at.0 + wait.0);
+            return Some(Step { at: self.at, action });
+        }
         // Bursts, and rests.
         if self.rng.chance(600) {
             self.at = Duration(self.at.0 + self.rng.below(2 * self.gap.0));

@@ -1,6 +1,7 @@
 //! Judges of client histories. They know what clients asked and were told, and nothing of the nodes.
 
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
 use core::fmt;
 
 use crate::bytes::Bytes;
@@ -242,9 +243,13 @@ impl KeyHistory {
     /// Whether a write that is known to have happened must have superseded this one, which now stands there as `dot`:
     /// its context covers this one, or it is a plain put that began when this one was done.
     fn was_superseded(&self, write: WriteId, written: &Written, dot: Dot, began: usize) -> bool {
+        // Of a copy that was shown under another dot, only what the key remembers tells.
+        let remembers = self.writes.len() <= limits::SUPERSEDED;
+        let shown = self.named.iter().filter(|(_, named)| remembers && **named == write).map(|(dot, _)| dot);
+        let dots: Vec<&Dot> = written.dots.keys().chain(shown).chain([&dot]).collect();
         let known = |other: &&Written| other.acked.is_some_and(|acked| acked <= began);
         self.others(write).filter(known).any(|other| match &other.seen {
-            Some(seen) => written.dots.keys().chain([&dot]).any(|&dot| seen.context.seen.covers(dot)),
+            Some(seen) => dots.iter().any(|&&dot| seen.context.seen.covers(dot)),
             None => written.acked.is_some_and(|acked| acked < other.asked),
         })
     }
