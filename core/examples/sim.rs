@@ -139,6 +139,8 @@ fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
         return trouble.map_or(Ok(()), |trouble| fail(arguments, plan, &trouble));
     }
     if let Some(seed) = arguments.seed {
+        let drawer = Drawer::new(seed, arguments.beyond);
+        println!("{}troubles {}", drawer.world, drawer.troubles.join(" "));
         let (report, recording, trouble) = tell(|watch| drawn_recorded(seed, arguments, watch));
         if let Some(report) = &report {
             println!("{} inputs, hash {:016x}", report.inputs, report.hash);
@@ -159,10 +161,15 @@ fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
     many(arguments)
 }
 
+/// Prints a line, unless whoever reads has seen enough.
+fn print_line(line: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
 fn replay(path: &Path) -> Result<(), (u8, String)> {
     let bytes = std::fs::read(path).map_err(|error| (2, format!("cannot read {}: {error}", path.display())))?;
     let sum = recording::replay(&bytes, Level::Decisions, &mut |at, _, event| {
-        println!("{at:>14} · {} {}", event.node, event.kind);
+        print_line(format_args!("{at:>14} · {} {}", event.node, event.kind));
     });
     let sum = sum.map_err(|error| (7, format!("{}: {error}", path.display())))?;
     println!("{} starts, {} inputs, the same state {:016x}", sum.starts, sum.inputs, sum.hash);
@@ -221,9 +228,9 @@ fn tell(
     let mut recorded = None;
     let (report, trouble) = guarded(|| {
         let (report, recording) = run(&mut |at, what| match what {
-            Watched::Phase(phase) => println!("{at:>14} ── {phase}"),
-            Watched::Step(step) => println!("{at:>14} ▶ {}", step.action),
-            Watched::Event(event) => println!("{at:>14} · {} {}", event.node, event.kind),
+            Watched::Phase(phase) => print_line(format_args!("{at:>14} ── {phase}")),
+            Watched::Step(step) => print_line(format_args!("{at:>14} ▶ {}", step.action)),
+            Watched::Event(event) => print_line(format_args!("{at:>14} · {} {}", event.node, event.kind)),
         });
         recorded = recording;
         report

@@ -1,12 +1,12 @@
 //! What a browser sees of three servers and five tabs: `cargo bench -p xtask --bench browser`.
 //!
-//! Prints the sizes of the programs, the time from opening a tab to its node's first message from a peer, and the
+//! Prints how fast the core runs in a tab and natively, the sizes of the programs, the time from opening a tab to its node's first message from a peer, and the
 //! stage's frames per second while the cluster works.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use support::browser::{Browser, Tab};
@@ -25,8 +25,9 @@ async fn main() {
         println!("{program:<44} {:>8.1} KB, {:.1} KB with brotli", plain as f64 / 1e3, packed as f64 / 1e3);
     }
 
-    let cluster = Cluster::start(Some(&web));
     let browser = Browser::launch().await;
+    pace(&browser).await;
+    let cluster = Cluster::start(Some(&web));
     let mut tabs: Vec<Tab> = Vec::new();
     for number in 0..TABS {
         let node = &cluster.nodes[number % cluster.nodes.len()];
@@ -49,6 +50,45 @@ async fn main() {
             writer.abort();
         }
     }
+}
+
+/// The same piece of simulated life natively and in a tab, each once to warm up and once for the clock.
+async fn pace(browser: &Browser) {
+    const EXAMPLE: [&str; 6] = ["--release", "--quiet", "--package", "qunlong-core", "--example", "pace"];
+    let native = || {
+        let began = Instant::now();
+        let output = std::process::Command::new(xtask::target().join("release/examples/pace")).output().expect("runs");
+        let inputs: f64 = String::from_utf8_lossy(&output.stdout).trim().parse().expect("a count");
+        (inputs, inputs / began.elapsed().as_secs_f64())
+    };
+    let built = xtask::cargo(["build"]).args(EXAMPLE).status().expect("cargo runs");
+    assert!(built.success(), "it builds natively");
+    native();
+    let (inputs, rate) = native();
+    println!("{:<44} {:>8.0} k inputs/s", "the core natively, membership and puts", rate / 1e3);
+
+    xtask::setup::rust_target("wasm32-unknown-unknown").expect("the target");
+    let built = xtask::cargo(["build", "--target", "wasm32-unknown-unknown"]).args(EXAMPLE).status();
+    assert!(built.expect("cargo runs").success(), "it builds for wasm32");
+    let program = xtask::target().join("wasm32-unknown-unknown/release/examples/pace.wasm");
+    let digits: String = std::fs::read(program).expect("readable").iter().map(|byte| format!("{byte:02x}")).collect();
+    let tab = browser.open("about:blank").await;
+    let timed = format!(
+        "(async () => {{
+            const bytes = Uint8Array.from('{digits}'.match(/../g), (pair) => parseInt(pair, 16));
+            const module = await WebAssembly.compile(bytes);
+            const run = async () => {{
+                const {{ exports }} = await WebAssembly.instantiate(module, {{}});
+                const began = performance.now();
+                exports.main(0, 0);
+                return performance.now() - began;
+            }};
+            await run();
+            return await run();
+        }})()"
+    );
+    let ms = tab.eval(&timed).await.as_f64().expect("a time");
+    println!("{:<44} {:>8.0} k inputs/s", "the core in a tab, the same", inputs / ms);
 }
 
 /// From the beginning of the page's load to the first message that its node got, in ms.

@@ -18,6 +18,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::Sim;
+use super::check::epochs::Epochs;
 use super::check::{History, Seen};
 use super::check::{bounds, converge};
 use super::disk::Disk;
@@ -161,6 +162,7 @@ struct Run<'w> {
     sim: Sim,
     servers: usize,
     history: History,
+    epochs: Epochs,
     /// What each client last saw of each key.
     sessions: BTreeMap<(u8, u32), Seen>,
     /// Puts by number, to be repeated.
@@ -220,6 +222,7 @@ impl<'w> Run<'w> {
             sim,
             servers: usize::from(world.servers),
             history: History::new(world.collect.is_some()),
+            epochs: Epochs::default(),
             sessions: BTreeMap::new(),
             puts: BTreeMap::new(),
             open: BTreeMap::new(),
@@ -279,6 +282,7 @@ impl<'w> Run<'w> {
             return Err(Failure::Liveness(format!("a storm: {STORM} inputs a node within {STORM_WITHIN}")));
         }
         bounds::check(&self.sim).map_err(Failure::Safety)?;
+        self.epochs.look(&self.sim).map_err(Failure::Safety)?;
         Ok(met)
     }
 

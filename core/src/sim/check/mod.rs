@@ -4,12 +4,14 @@
 //!   that was superseded comes back, every read is regular;
 //! - [`linear`]: single registers. One order of all operations explains every answer;
 //! - [`converge`]: after quiet, owners hold the same and members see each other as they are;
+//! - [`epochs`]: each has one configuration, and nobody goes back to an earlier one;
 //! - [`bounds`]: nothing in a node grows beyond its limit.
 //!
 //! Each has tests that it can fail: a judge that never convicts is no judge.
 
 pub mod bounds;
 pub mod converge;
+pub mod epochs;
 pub mod linear;
 pub mod quorum;
 
