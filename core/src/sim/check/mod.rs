@@ -5,14 +5,16 @@
 //! - [`linear`]: single registers. One order of all operations explains every answer;
 //! - [`converge`]: after quiet, owners hold the same and members see each other as they are;
 //! - [`epochs`]: each has one configuration, and nobody goes back to an earlier one;
+//! - [`tasks`]: each has one result, and a paused worker's late one is refused;
 //! - [`bounds`]: nothing in a node grows beyond its limit.
 //!
-//! Each has tests that it can fail: a judge that never convicts is no judge.
+//! [`linear`] and [`tasks`] wait for the protocols that they judge. Each has tests that it can fail: a judge that never convicts is no judge.
 
 pub mod bounds;
 pub mod converge;
 pub mod epochs;
 pub mod linear;
 pub mod quorum;
+pub mod tasks;
 
 pub use quorum::{History, Seen, Violation};
