@@ -8,7 +8,8 @@
 //! - [`tasks`]: each has one result, and a paused worker's late one is refused;
 //! - [`bounds`]: nothing in a node grows beyond its limit.
 //!
-//! [`linear`] and [`tasks`] wait for the protocols that they judge. Each has tests that it can fail: a judge that never convicts is no judge.
+//! [`linear`] and [`tasks`] wait for the protocols that they judge. Each has tests that it can fail: a judge that never
+//! convicts is no judge.
 
 pub mod bounds;
 pub mod converge;
