@@ -82,7 +82,7 @@ pub struct Recovered {
 pub enum JournalError {
     /// Empty, or its checkpoint was never finished: as if it did not exist.
     Unfinished,
-    /// Not a journal, or its head is damaged.
+    /// Not a journal, or its head is damaged, or the power went before the head of a new one was there.
     BadHead,
     /// Written by another version.
     Version {

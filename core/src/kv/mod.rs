@@ -290,8 +290,9 @@ pub enum Outcome {
         dot: Dot,
         /// Its name for retries.
         write: WriteId,
-        /// What a later write supersedes if it names this: this write, where it stands alone; where it has siblings
-        /// that the client never saw, only what this write itself superseded. Read to resolve those.
+        /// What a later write supersedes if it names this: this write, where it stands alone; only what this write
+        /// itself superseded, where it has siblings that the client never saw, or where the owner that minted it was
+        /// not among those heard. Read to resolve those.
         context: Context,
         /// Owners that hold it.
         acked: Vec<NodeId>,
