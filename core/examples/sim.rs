@@ -24,7 +24,7 @@ use qunlong_core::sim::swarm::{self, Failure, REACHED, Report, Watched};
 use qunlong_core::trace::Level;
 
 /// Runs random clusters under random faults and judges them from outside.
-#[derive(Parser, Debug)]
+#[derive(Parser, Clone, Debug)]
 #[command(bin_name = "cargo xtask sim")]
 struct Arguments {
     /// How many seeds to run.
@@ -57,6 +57,12 @@ struct Arguments {
     /// Also do what the cluster does not promise to survive; it must then fail cleanly.
     #[arg(long)]
     beyond: bool,
+    /// Let members come and go all the time.
+    #[arg(long, conflicts_with = "beyond")]
+    churn: bool,
+    /// Let the owners stay.
+    #[arg(long, conflicts_with_all = ["beyond", "churn"])]
+    steady: bool,
     /// Plant this bug.
     #[arg(long, value_name = "NAME")]
     mutant: Option<String>,
@@ -69,6 +75,21 @@ struct Arguments {
     /// Print a hash of each seed's run and nothing else: equal wherever it runs.
     #[arg(long)]
     hashes: bool,
+}
+
+impl Arguments {
+    /// What a seed draws. Bugs that only a change of owners can show are looked for where there are many, every second
+    /// time, all others where there are none.
+    fn drawer(&self, seed: u64) -> Drawer {
+        match mutant::current() {
+            None if self.churn => Drawer::churning(seed),
+            None if self.steady => Drawer::steady(seed),
+            None => Drawer::new(seed, self.beyond),
+            Some(mutant) if mutant.is_of_epochs() && seed.is_multiple_of(2) => Drawer::churning(seed),
+            Some(mutant) if mutant.is_of_epochs() => Drawer::new(seed, false),
+            Some(_) => Drawer::steady(seed),
+        }
+    }
 }
 
 /// How a run ended, when it did not end well.
@@ -139,7 +160,7 @@ fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
         return trouble.map_or(Ok(()), |trouble| fail(arguments, plan, &trouble));
     }
     if let Some(seed) = arguments.seed {
-        let drawer = Drawer::new(seed, arguments.beyond);
+        let drawer = arguments.drawer(seed);
         println!("{}troubles {}", drawer.world, drawer.troubles.join(" "));
         let (report, recording, trouble) = tell(|watch| drawn_recorded(seed, arguments, watch));
         if let Some(report) = &report {
@@ -198,7 +219,7 @@ fn drawn_recorded(
     arguments: &Arguments,
     watch: &mut dyn FnMut(qunlong_core::Instant, Watched<'_>),
 ) -> (Report, Option<Vec<u8>>) {
-    let drawer = Drawer::new(seed, arguments.beyond);
+    let drawer = arguments.drawer(seed);
     let world = drawer.world.clone();
     // Where all is down steps cost no inputs, and go on without end.
     let steps = drawer.take(arguments.steps as usize / 10);
@@ -240,7 +261,7 @@ fn tell(
 
 /// The plan that a seed draws, as far as it was carried out.
 fn written(seed: u64, arguments: &Arguments, report: Option<&Report>) -> Plan {
-    let mut drawer = Drawer::new(seed, arguments.beyond);
+    let mut drawer = arguments.drawer(seed);
     let world = drawer.world.clone();
     let steps = match report {
         Some(report) => report.steps.clone(),
@@ -272,15 +293,17 @@ fn fail(arguments: &Arguments, plan: Plan, trouble: &Trouble) -> Result<(), (u8,
     Err((trouble.code(), format!("written to {}; run it with --plan", path.display())))
 }
 
+/// Failing seeds that are told, at most.
+const TOLD_MAX: usize = 20;
+
 /// What many seeds came to.
 #[derive(Default)]
 struct Sum {
     runs: u64,
     inputs: u64,
     reached: BTreeMap<&'static str, u64>,
-    /// The failing seed that is smallest so far.
-    worst: Option<(u64, Trouble)>,
-    failed: u64,
+    /// The failing seeds.
+    failures: BTreeMap<u64, Trouble>,
 }
 
 /// Runs seeds on several threads. Stops early at a failure if `first` is enough.
@@ -318,10 +341,7 @@ fn sweep(arguments: &Arguments, first: bool, mut progress: impl FnMut(&Sum)) -> 
                 }
             }
             if let Some(trouble) = trouble {
-                sum.failed += 1;
-                if sum.worst.as_ref().is_none_or(|(worst, _)| seed < *worst) {
-                    sum.worst = Some((seed, trouble));
-                }
+                sum.failures.insert(seed, trouble);
                 stop.fetch_or(first, Ordering::Relaxed);
             }
             progress(&sum);
@@ -347,7 +367,7 @@ fn many(arguments: &Arguments) -> Result<(), (u8, String)> {
         if told.elapsed().as_millis() > 1_000 {
             told = Instant::now();
             let rate = sum.inputs as f64 / started.elapsed().as_secs_f64() / 1e6;
-            print!("\r{} of {} seeds, {} failed, {rate:.2} M inputs/s ", sum.runs, arguments.seeds, sum.failed);
+            print!("\r{} of {} seeds, {} failed, {rate:.2} M inputs/s ", sum.runs, arguments.seeds, sum.failures.len());
             let _ = std::io::stdout().flush();
         }
     });
@@ -356,20 +376,29 @@ fn many(arguments: &Arguments) -> Result<(), (u8, String)> {
     println!(
         "\r{} seeds, {} failed, {:.1} M inputs in {seconds:.1} s, {rate:.2} M inputs/s",
         sum.runs,
-        sum.failed,
+        sum.failures.len(),
         sum.inputs as f64 / 1e6
     );
     for what in REACHED {
         println!("  {what:<26} {:>12}", sum.reached.get(what).copied().unwrap_or_default());
     }
-    if let Some((seed, trouble)) = sum.worst {
+    for (seed, trouble) in sum.failures.iter().take(TOLD_MAX) {
         println!("seed {seed}: {trouble}");
-        println!("  cargo xtask sim --seed {seed} --steps {}", arguments.steps);
+    }
+    if let Some((&seed, trouble)) = sum.failures.first_key_value() {
+        let churn = if arguments.churn {
+            " --churn"
+        } else if arguments.steady {
+            " --steady"
+        } else {
+            ""
+        };
+        println!("  cargo xtask sim --seed {seed} --steps {}{churn}", arguments.steps);
         if arguments.minimise.is_none() {
-            return Err((trouble.code(), format!("{} of {} seeds failed", sum.failed, sum.runs)));
+            return Err((trouble.code(), format!("{} of {} seeds failed", sum.failures.len(), sum.runs)));
         }
         let (report, _) = guarded(|| drawn(seed, arguments, &mut |_, _| ()));
-        return fail(arguments, written(seed, arguments, report.as_ref()), &trouble);
+        return fail(arguments, written(seed, arguments, report.as_ref()), trouble);
     }
     // A few seeds may well miss something; a few hundred may not.
     let missed: Vec<&str> = REACHED.into_iter().filter(|what| !sum.reached.contains_key(what)).collect();
@@ -387,12 +416,12 @@ fn prove_mutants(arguments: &Arguments) -> Result<(), (u8, String)> {
         let sum = sweep(arguments, true, |_| ());
         // A seed that fails without the bug, too, says nothing about the bug.
         mutant::plant(None);
-        let sum = Sum {
-            worst: sum.worst.filter(|(seed, _)| guarded(|| drawn(*seed, arguments, &mut |_, _| ())).1.is_none()),
-            ..sum
-        };
+        let of = mutant.is_of_epochs();
+        let sound = |seed: u64| Arguments { churn: of && seed.is_multiple_of(2), steady: !of, ..arguments.clone() };
+        let proves = |seed: u64| guarded(|| drawn(seed, &sound(seed), &mut |_, _| ())).1.is_none();
+        let caught = sum.failures.iter().find(|(seed, _)| proves(**seed));
         let seconds = started.elapsed().as_secs_f64();
-        match sum.worst {
+        match caught {
             Some((seed, trouble)) => {
                 println!("✓ {:<22} {seconds:>6.1} s  seed {seed}: {trouble}", format!("{mutant:?}"));
             }

@@ -1,10 +1,26 @@
-//! The chosen configuration: who owns data, and how many copies there are.
+//! The chosen configuration: who owns data, who votes on its successor, and how many copies there are.
+//!
+//! A configuration is either *settled*, with one roster, or *joint*, with the roster in force and the one that is to
+//! follow. No change is made in one step, because a majority of the one roster need not meet a majority of the other
+//! (protocols of the `topology` module).
+//!
+//! ```text
+//!   epoch e      {current: A}               settled
+//!   epoch e+1    {current: A, next: B}      joint: whatever is decided or stored needs A and B
+//!   epoch e+2    {current: B}               settled again; or {current: A} where the change was given up
+//! ```
 
-use alloc::collections::BTreeMap;
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{ClusterId, Epoch, NodeId};
+use crate::id::{ClusterId, Epoch, NodeId, Storage};
+use crate::limits;
+use crate::member::Class;
+use crate::placement::{PARTITIONS, Partition, Placement};
+use crate::quorum::Tally;
+use crate::roster::{Roster, Seat};
 
 /// One epoch's configuration. Chosen once, durable before it is used, and the same on every node that knows its epoch.
 ///
@@ -15,21 +31,227 @@ pub struct ClusterConfig {
     pub cluster: ClusterId,
     /// Its number; a larger one replaces a smaller one.
     pub epoch: Epoch,
-    /// Who may own data, with a weight: twice the weight, twice the partitions. Weights are at least 1.
-    pub storage: BTreeMap<NodeId, u32>,
-    /// N: copies of each key, at most the number of storage members.
+    /// N: copies of each key.
     pub replicas: u8,
+    /// Who owns and votes.
+    pub current: Roster,
+    /// Who is to own and vote next, while the change is under way.
+    pub next: Option<Roster>,
+    /// Per partition, the settled epoch since which its owners have been the same. Whoever has not known that epoch,
+    /// or the joint one before it, cannot have taken part in handing the partition over.
+    pub since: Vec<Epoch>,
+    /// Who had a seat and lost it, oldest first, at most [`limits::RETIRED`]. Under the same name only the same storage
+    /// may come back: another one would not know which names it has given to writes.
+    pub retired: Vec<(NodeId, Storage)>,
 }
 
 impl ClusterConfig {
+    /// The first of a cluster.
+    #[must_use]
+    pub fn first(cluster: ClusterId, replicas: u8, roster: Roster) -> Self {
+        let since = alloc::vec![Epoch(1); usize::from(PARTITIONS)];
+        Self { cluster, epoch: Epoch(1), replicas, current: roster, next: None, since, retired: Vec::new() }
+    }
+
     /// Whether the parts fit together; a config from a peer is checked before it is believed.
     #[must_use]
     pub fn is_sound(&self) -> bool {
-        1 <= self.replicas
-            && self.replicas <= crate::limits::REPLICAS
-            && usize::from(self.replicas) <= self.storage.len()
-            && self.storage.len() <= crate::limits::STORAGE_MEMBERS
-            && self.storage.values().all(|&weight| weight > 0)
+        (1..=limits::REPLICAS).contains(&self.replicas)
             && self.epoch > Epoch(0)
+            && self.retired.len() <= limits::RETIRED
+            && self.since.len() == usize::from(PARTITIONS)
+            && self.since.iter().all(|&since| since <= self.epoch)
+            && self.rosters().all(|roster| roster.is_sound(self.replicas))
+    }
+
+    /// The roster in force and, while joint, the one to follow.
+    pub fn rosters(&self) -> impl Iterator<Item = &Roster> {
+        [&self.current].into_iter().chain(&self.next)
+    }
+
+    /// Storage members of now and, while joint, of then; each once.
+    pub fn storage(&self) -> impl Iterator<Item = NodeId> {
+        let all: BTreeSet<NodeId> = self.rosters().flat_map(|roster| roster.storage.keys().copied()).collect();
+        all.into_iter()
+    }
+
+    /// The seat of a node, that of now before that of then.
+    #[must_use]
+    pub fn seat(&self, node: NodeId) -> Option<&Seat> {
+        self.rosters().find_map(|roster| roster.storage.get(&node))
+    }
+
+    /// Whether a node has a seat.
+    #[must_use]
+    pub fn seats(&self, node: NodeId) -> bool {
+        self.seat(node).is_some()
+    }
+
+    /// Whether a node passes on what is not for it: servers with a seat do.
+    #[must_use]
+    pub fn relays(&self, node: NodeId) -> bool {
+        self.seat(node).is_some_and(|seat| seat.class == Class::Server)
+    }
+
+    /// Whether a node votes, now or then.
+    #[must_use]
+    pub fn votes(&self, node: NodeId) -> bool {
+        self.rosters().any(|roster| roster.voters.contains(&node))
+    }
+
+    /// The quorum whose promises a successor of this configuration needs.
+    #[must_use]
+    pub fn promises(&self) -> Tally {
+        Tally::new(self.current.voters.iter().copied(), self.current.majority())
+    }
+
+    /// The quorum that must accept `successor`: a majority of the voters in force, and to complete a change also one of
+    /// those to come.
+    #[must_use]
+    pub fn accepts(&self, successor: &Self) -> Tally {
+        match &self.next {
+            Some(next) if successor.current == *next => {
+                self.promises().and(next.voters.iter().copied(), next.majority())
+            }
+            _ => self.promises(),
+        }
+    }
+
+    /// The joint configuration that begins a change to `next`.
+    #[must_use]
+    pub fn begin(&self, next: Roster) -> Self {
+        Self { epoch: self.epoch.next(), next: Some(next), ..self.clone() }
+    }
+
+    /// The settled configuration that ends the change; `None` if none is under way.
+    #[must_use]
+    pub fn complete(&self) -> Option<Self> {
+        let (epoch, next) = (self.epoch.next(), self.next.clone()?);
+        let moved = self.moved();
+        let since = Partition::all().zip(&self.since);
+        let since = since.map(|(partition, &since)| if moved.contains(&partition) { epoch } else { since }).collect();
+        let retired = self.retire(&next);
+        Some(Self { epoch, current: next, next: None, since, retired, ..self.clone() })
+    }
+
+    /// Those who have lost their seats once `next` is in force.
+    fn retire(&self, next: &Roster) -> Vec<(NodeId, Storage)> {
+        let leaves = |node: &NodeId| !next.storage.contains_key(node);
+        let before = self.retired.iter().copied().filter(|(node, _)| leaves(node));
+        let now = self.current.storage.iter().filter(|(node, _)| leaves(node));
+        let mut retired: Vec<(NodeId, Storage)> =
+            before.chain(now.map(|(&node, seat)| (node, seat.incarnation))).collect();
+        retired.drain(..retired.len().saturating_sub(limits::RETIRED));
+        retired
+    }
+
+    /// Whether a member may have a seat: it never had one, or it had one with the same storage.
+    #[must_use]
+    pub fn may_seat(&self, node: NodeId, storage: Storage) -> bool {
+        self.retired.iter().all(|&(id, before)| id != node || before == storage)
+    }
+
+    /// The settled configuration that gives the change up; `None` if none is under way.
+    #[must_use]
+    pub fn abort(&self) -> Option<Self> {
+        self.next.as_ref()?;
+        Some(Self { epoch: self.epoch.next(), next: None, ..self.clone() })
+    }
+
+    /// Whether `successor` can follow this one: the next epoch of the same cluster, begun, completed or given up.
+    #[must_use]
+    pub fn allows(&self, successor: &Self) -> bool {
+        if self.next.is_some() {
+            return self.complete().as_ref() == Some(successor) || self.abort().as_ref() == Some(successor);
+        }
+        let begun = successor.next.as_ref().map(|next| self.begin(next.clone()));
+        successor.is_sound() && begun.as_ref() == Some(successor)
+    }
+
+    /// The partitions that get other owners by the change under way.
+    #[must_use]
+    pub fn moved(&self) -> BTreeSet<Partition> {
+        let Some(next) = &self.next else { return BTreeSet::new() };
+        let (old, new) = (Placement::new(&self.current, self.replicas), Placement::new(next, self.replicas));
+        Partition::all().filter(|&partition| !old.same_owners(&new, partition)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::String;
+
+    use super::*;
+
+    fn roster(nodes: &[u8]) -> Roster {
+        let seat = |&n: &u8| {
+            let incarnation = Storage([n; 16]);
+            (NodeId::small(n), Seat { weight: 1, class: Class::Server, zone: String::new(), incarnation })
+        };
+        Roster { storage: nodes.iter().map(seat).collect(), voters: nodes.iter().map(|&n| NodeId::small(n)).collect() }
+    }
+
+    fn first() -> ClusterConfig {
+        ClusterConfig::first(ClusterId([1; 16]), 3, roster(&[1, 2, 3]))
+    }
+
+    #[test]
+    fn a_change_goes_through_a_joint_epoch_and_ends_in_one_of_two_ways() {
+        let first = first();
+        let joint = first.begin(roster(&[2, 3, 4]));
+        let (done, given_up) = (joint.complete().expect("joint"), joint.abort().expect("joint"));
+        assert_eq!((joint.epoch, done.epoch, given_up.epoch), (Epoch(2), Epoch(3), Epoch(3)));
+        assert!(first.allows(&joint) && joint.allows(&done) && joint.allows(&given_up));
+        assert!(!first.allows(&done) && !first.allows(&first) && !joint.allows(&joint.begin(roster(&[1, 2, 3]))));
+        assert_eq!(given_up.current, first.current);
+    }
+
+    #[test]
+    fn completing_needs_a_majority_of_both_and_giving_up_only_of_the_old() {
+        let joint = first().begin(roster(&[4, 5, 6]));
+        let answer = |mut tally: Tally, nodes: &[u8]| {
+            nodes.iter().for_each(|&n| {
+                tally.answer(NodeId::small(n));
+            });
+            tally.reached()
+        };
+        let (done, given_up) = (joint.complete().expect("joint"), joint.abort().expect("joint"));
+        assert!(!answer(joint.accepts(&done), &[1, 2]) && answer(joint.accepts(&done), &[1, 2, 4, 6]));
+        assert!(answer(joint.accepts(&given_up), &[1, 2]) && !answer(joint.accepts(&given_up), &[4, 5, 6]));
+    }
+
+    #[test]
+    fn a_partition_remembers_since_when_its_owners_are_the_same() {
+        let joint = first().begin(roster(&[1, 2, 3, 4]));
+        let (moved, done) = (joint.moved(), joint.complete().expect("joint"));
+        assert!(!moved.is_empty() && moved.len() < usize::from(PARTITIONS));
+        for partition in Partition::all() {
+            let expected = if moved.contains(&partition) { Epoch(3) } else { Epoch(1) };
+            assert_eq!(done.since[usize::from(partition.0)], expected);
+        }
+    }
+
+    #[test]
+    fn under_an_old_name_only_the_old_storage_may_come_back() {
+        let done = first().begin(roster(&[1, 2, 4])).complete().expect("joint");
+        assert!(
+            done.may_seat(NodeId::small(3), Storage([3; 16])) && !done.may_seat(NodeId::small(3), Storage([9; 16]))
+        );
+        assert!(done.may_seat(NodeId::small(9), Storage([9; 16])));
+        let back = done.begin(roster(&[1, 2, 3])).complete().expect("joint");
+        assert_eq!(back.retired, [(NodeId::small(4), Storage([4; 16]))]);
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_not_believed() {
+        assert!(first().is_sound());
+        let mut stranger = first();
+        stranger.current.voters.insert(NodeId::small(9));
+        assert!(!stranger.is_sound());
+        let mut relay_votes = first();
+        relay_votes.current.storage.get_mut(&NodeId::small(1)).expect("a seat").weight = 0;
+        assert!(!relay_votes.is_sound());
+        assert!(!ClusterConfig { since: Vec::new(), ..first() }.is_sound());
+        assert!(!ClusterConfig { replicas: 4, ..first() }.is_sound());
     }
 }

@@ -23,6 +23,8 @@ pub struct Config {
     pub membership: MembershipConfig,
     /// Replicated keys.
     pub kv: KvConfig,
+    /// Changes of who owns and votes that the voters make by themselves.
+    pub autopilot: AutopilotConfig,
 }
 
 /// The first epoch, as an operator asks for it.
@@ -32,6 +34,48 @@ pub struct Bootstrap {
     pub owners: u8,
     /// N: copies of each key.
     pub replicas: u8,
+    /// Whether tabs alone are to own and vote, of whatever durability, and this server only relays.
+    pub tabs: bool,
+}
+
+/// Which tabs the autopilot gives seats to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Tabs {
+    /// None, where there are servers.
+    Never,
+    /// Durable ones, as long as a server may fail and all tabs be closed at the same time.
+    Spare,
+    /// Durable ones, as many as a minority.
+    Always,
+}
+
+/// The autopilot's settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct AutopilotConfig {
+    /// Whether it acts at all.
+    pub enabled: bool,
+    /// Which tabs get seats.
+    pub tabs: Tabs,
+    /// How long a durable member without a seat has been there before it gets one. Shorter: those who only pass by
+    /// make the cluster move data.
+    pub promote_after: Duration,
+    /// How long a member with a seat has been dead before it loses it. Shorter: a restart moves data; longer: the
+    /// cluster does without a copy.
+    pub replace_after: Duration,
+    /// How long a change may take. Well above the time that the data of a member takes to be copied.
+    pub give_up_after: Duration,
+}
+
+impl Default for AutopilotConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            tabs: Tabs::Spare,
+            promote_after: Duration::secs(5),
+            replace_after: Duration::secs(60),
+            give_up_after: Duration::secs(600),
+        }
+    }
 }
 
 /// SWIM's settings. Shorter times find failures sooner and cost more messages and more false suspicions.
@@ -43,7 +87,8 @@ pub struct MembershipConfig {
     pub probe_timeout: Duration,
     /// Others asked to probe in our stead (the paper's k). More survive more broken paths, and cost messages.
     pub indirect_probes: u8,
-    /// A suspect may refute for this × ⌈log10(N+1)⌉ periods. Lower means quicker and more often wrong.
+    /// A well confirmed suspect may refute for this × log10(N+1) periods, at least this many; one whom few have found
+    /// silent for up to four times as long. Lower means quicker and more often wrong.
     pub suspicion_factor: u8,
     /// Rumours leave this often when there are any.
     pub gossip_interval: Duration,
@@ -63,7 +108,7 @@ impl Default for MembershipConfig {
             probe_period: Duration::secs(1),
             probe_timeout: Duration::millis(400),
             indirect_probes: 3,
-            suspicion_factor: 4,
+            suspicion_factor: 3,
             gossip_interval: Duration::millis(200),
             gossip_fanout: 3,
             rumour_factor: 4,
@@ -116,7 +161,14 @@ impl Config {
     /// Usual settings for a node.
     #[must_use]
     pub fn new(id: NodeId, profile: Profile) -> Self {
-        Self { id, profile, bootstrap: None, membership: MembershipConfig::default(), kv: KvConfig::default() }
+        Self {
+            id,
+            profile,
+            bootstrap: None,
+            membership: MembershipConfig::default(),
+            kv: KvConfig::default(),
+            autopilot: AutopilotConfig::default(),
+        }
     }
 
     /// Checks the settings against each other and the limits.
@@ -138,7 +190,7 @@ impl Config {
             return Err(ConfigError::Interval);
         }
         match self.bootstrap {
-            Some(Bootstrap { owners, replicas })
+            Some(Bootstrap { owners, replicas, .. })
                 if replicas == 0 || replicas > limits::REPLICAS || replicas > owners =>
             {
                 Err(ConfigError::Replicas)

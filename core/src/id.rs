@@ -88,9 +88,28 @@ impl fmt::Debug for ClusterId {
     }
 }
 
+/// Minted at random with a node's storage, and lost with it. A node without the storage that a promise was made on has
+/// not made that promise.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Storage(pub [u8; 16]);
+
+impl fmt::Debug for Storage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0[..4].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
 /// Numbers the cluster's chosen configurations from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Epoch(pub u64);
+
+impl Epoch {
+    /// The epoch after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
 
 /// Counts the collections of deletes in one partition of the keys, from 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -171,7 +190,7 @@ macro_rules! serialize_as_bytes_or_digits {
     )* };
 }
 
-serialize_as_bytes_or_digits!(NodeId, ClusterId, WriteId);
+serialize_as_bytes_or_digits!(NodeId, ClusterId, Storage, WriteId);
 
 fn digits(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| alloc::format!("{byte:02x}")).collect()

@@ -31,7 +31,7 @@ use crate::lift::{Record, RecordKey};
 use crate::limits;
 
 /// The format's version, in every head.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 const CRC: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISCSI);
 const SEGMENT_MAGIC: [u8; 8] = *b"QUNLONGJ";
@@ -513,7 +513,8 @@ mod tests {
     #[test]
     fn a_removed_key_does_not_come_back_with_compaction() {
         let (partition, round) = (Partition(0), crate::id::Round(1));
-        let collected = Record::Kv(kv::Record::Partition { partition, counter: 1, round, collected: Vec::new() });
+        let (counter, collected, lacking) = (1, Vec::new(), false);
+        let collected = Record::Kv(kv::Record::Partition { partition, counter, round, collected, lacking });
         let removed = Record::Kv(kv::Record::Removed { key: "key-1".into() });
         let once = latest([key(1), key(2), collected.clone(), removed]);
         assert_eq!(once, vec![key(2), collected]);

@@ -38,12 +38,14 @@ pub mod membership;
 pub mod mutant;
 pub mod node;
 pub mod outbox;
+pub mod paxos;
 pub mod placement;
 pub mod protocol;
 pub mod quorum;
 pub mod recording;
 pub mod refusal;
 pub mod rng;
+pub mod roster;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod time;
@@ -55,7 +57,7 @@ pub mod view;
 pub mod wire;
 
 pub use bytes::Bytes;
-pub use id::{ClusterId, Epoch, Generation, NodeId, OpId, RequestId, Round, WriteId};
+pub use id::{ClusterId, Epoch, Generation, NodeId, OpId, RequestId, Round, Storage, WriteId};
 pub use lift::{Event, EventKind, Op, Outcome, Record};
 pub use node::{Input, Node};
 pub use outbox::{Output, PersistId};

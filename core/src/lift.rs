@@ -47,6 +47,10 @@ pub enum RecordKey {
     Boot,
     /// The chosen configuration.
     Chosen,
+    /// The vote on its successor.
+    Vote,
+    /// The epoch that the data is of.
+    Owned,
     /// One key.
     Key(Bytes),
     /// What is kept of a partition besides its keys.
@@ -118,6 +122,8 @@ pub enum MessageKind {
     Ping,
     Ack,
     PingReq,
+    Nack,
+    Vanished,
     Gossip,
     Syn,
     SynAck,
@@ -125,6 +131,14 @@ pub enum MessageKind {
     Ask,
     Nothing,
     Config,
+    Prepare,
+    Promise,
+    Accept,
+    Accepted,
+    Outbid,
+    Ready,
+    Change,
+    Changed,
     Read,
     ReadReply,
     Mint,
@@ -135,6 +149,7 @@ pub enum MessageKind {
     ListReply,
     Repair,
     Collect,
+    Transfer,
 }
 
 /// Families of messages: one colour each.
@@ -150,7 +165,7 @@ pub enum Family {
     Write,
     /// Owners' acknowledgements.
     Acknowledge,
-    /// Repair between owners, and collection of deletes.
+    /// Repair and hand-over between owners, and collection of deletes.
     Repair,
 }
 
@@ -159,14 +174,30 @@ impl MessageKind {
     #[must_use]
     pub fn family(self) -> Family {
         match self {
-            Self::Ping | Self::Ack | Self::PingReq | Self::Gossip | Self::Syn | Self::SynAck | Self::Delta => {
-                Family::Membership
-            }
-            Self::Ask | Self::Nothing | Self::Config => Family::Topology,
+            Self::Ping
+            | Self::Ack
+            | Self::PingReq
+            | Self::Nack
+            | Self::Vanished
+            | Self::Gossip
+            | Self::Syn
+            | Self::SynAck
+            | Self::Delta => Family::Membership,
+            Self::Ask
+            | Self::Nothing
+            | Self::Config
+            | Self::Prepare
+            | Self::Promise
+            | Self::Accept
+            | Self::Accepted
+            | Self::Outbid
+            | Self::Ready
+            | Self::Change
+            | Self::Changed => Family::Topology,
             Self::Read | Self::ReadReply | Self::List | Self::ListReply => Family::Read,
             Self::Mint | Self::Store => Family::Write,
             Self::Stored | Self::Refused => Family::Acknowledge,
-            Self::Repair | Self::Collect => Family::Repair,
+            Self::Repair | Self::Collect | Self::Transfer => Family::Repair,
         }
     }
 }
@@ -180,6 +211,8 @@ impl Payload {
                 membership::Msg::Ping { .. } => MessageKind::Ping,
                 membership::Msg::Ack { .. } => MessageKind::Ack,
                 membership::Msg::PingReq { .. } => MessageKind::PingReq,
+                membership::Msg::Nack { .. } => MessageKind::Nack,
+                membership::Msg::Refused { .. } => MessageKind::Vanished,
                 membership::Msg::Gossip { .. } => MessageKind::Gossip,
                 membership::Msg::Syn { .. } => MessageKind::Syn,
                 membership::Msg::SynAck { .. } => MessageKind::SynAck,
@@ -187,8 +220,16 @@ impl Payload {
             },
             Self::Topology(msg) => match msg {
                 topology::Msg::Ask => MessageKind::Ask,
-                topology::Msg::Nothing => MessageKind::Nothing,
+                topology::Msg::Nothing { .. } => MessageKind::Nothing,
                 topology::Msg::Config(_) => MessageKind::Config,
+                topology::Msg::Prepare { .. } => MessageKind::Prepare,
+                topology::Msg::Promise { .. } => MessageKind::Promise,
+                topology::Msg::Accept { .. } => MessageKind::Accept,
+                topology::Msg::Accepted { .. } => MessageKind::Accepted,
+                topology::Msg::Refused { .. } => MessageKind::Outbid,
+                topology::Msg::Ready { .. } => MessageKind::Ready,
+                topology::Msg::Change { .. } => MessageKind::Change,
+                topology::Msg::Changed { .. } => MessageKind::Changed,
             },
             Self::Kv(msg) => match msg {
                 kv::Msg::Read { .. } => MessageKind::Read,
@@ -201,6 +242,7 @@ impl Payload {
                 kv::Msg::ListReply { .. } => MessageKind::ListReply,
                 kv::Msg::Repair(_) => MessageKind::Repair,
                 kv::Msg::Collect(_) => MessageKind::Collect,
+                kv::Msg::Transfer(_) => MessageKind::Transfer,
             },
         }
     }
@@ -214,6 +256,8 @@ impl Record {
             Self::Boot(_) => RecordKey::Boot,
             Self::Membership(record) => match *record {},
             Self::Topology(topology::Record::Chosen(_)) => RecordKey::Chosen,
+            Self::Topology(topology::Record::Vote(_)) => RecordKey::Vote,
+            Self::Kv(kv::Record::Owned(_)) => RecordKey::Owned,
             Self::Kv(kv::Record::Key { key, .. } | kv::Record::Removed { key }) => RecordKey::Key(key.clone()),
             Self::Kv(kv::Record::Partition { partition, .. }) => RecordKey::Partition(*partition),
         }
@@ -225,6 +269,9 @@ impl Record {
     pub fn is_sound(&self, me: NodeId) -> bool {
         match self {
             Self::Topology(topology::Record::Chosen(config)) => config.is_sound(),
+            Self::Topology(topology::Record::Vote(vote)) => {
+                vote.acceptor.accepted().is_none_or(|(_, config)| config.is_sound())
+            }
             Self::Kv(kv::Record::Key { counter, key, versions }) => {
                 !key.is_empty() && versions.is_sound() && versions.context().counter(me) <= *counter
             }

@@ -25,6 +25,8 @@ pub const HOPS: u8 = 4;
 pub const PENDING_OPERATIONS: usize = 4_096;
 /// Members known, the dead included. Beyond: the newcomer is not remembered until others are forgotten.
 pub const MEMBERS: usize = 8_192;
+/// The worst local health: probes are then this + 1 times as rare and as patient.
+pub const HEALTH: u64 = 8;
 /// Bytes of a node's name. Longer: cut by the host, refused by peers.
 pub const NAME_BYTES: usize = 64;
 /// Bytes of a node's address.
@@ -53,6 +55,19 @@ pub const SETTLE: usize = 65_536;
 pub const HELD: usize = 16_384;
 /// Storage members of a configuration. More: the configuration is refused.
 pub const STORAGE_MEMBERS: usize = 1_024;
+/// Voters of a configuration. More would make each decision slower and none safer.
+pub const VOTERS: usize = 7;
+/// Former members that a configuration remembers. Beyond: the oldest is forgotten.
+pub const RETIRED: usize = 256;
+/// Bytes of a zone's name.
+pub const ZONE_BYTES: usize = 64;
+/// The heaviest storage member.
+pub const WEIGHT: u32 = 1_000;
+/// Partitions that a new owner takes over at once, and bytes of one answer: so much may be under way beside what
+/// clients ask for.
+pub const TRANSFERS: usize = 16;
+/// See [`TRANSFERS`].
+pub const TRANSFER_BYTES: usize = 64 << 10;
 /// How far a context's counter may be ahead of what the minting owner knows. Further: `INVALID_CONTEXT`.
 pub const CONTEXT_AHEAD: u64 = 1 << 32;
 /// The highest incarnation and generation believed of a member: far beyond what can be counted to.

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{Generation, NodeId};
+use crate::id::{Generation, NodeId, Storage};
 use crate::limits;
 
 /// What kind of host a member runs on.
@@ -39,15 +39,50 @@ pub struct Profile {
     pub address: Option<String>,
     /// The servers that a tab is linked to, best first: packets for the tab go there. Empty for servers.
     pub relays: Vec<NodeId>,
+    /// Its storage. Another one under the same id is another member that has lost its own.
+    pub storage: Storage,
+    /// What fails together with it, as its operator says. Empty: nothing, or for a tab its first relay.
+    pub zone: String,
+    /// Whether it is hidden or about to be frozen: it may fall silent for long at any time, and is not dead then.
+    pub drowsy: bool,
+    /// Of its program.
+    pub version: String,
 }
 
 impl Profile {
+    /// A member of which nothing more is known.
+    #[must_use]
+    pub fn new(name: String, class: Class, durability: Durability, storage: Storage) -> Self {
+        Self {
+            name,
+            class,
+            durability,
+            address: None,
+            relays: Vec::new(),
+            storage,
+            zone: String::new(),
+            drowsy: false,
+            version: String::new(),
+        }
+    }
+
+    /// What fails together with it: as its operator says, else for a tab the server it is linked to first.
+    #[must_use]
+    pub fn zone(&self) -> String {
+        match self.relays.first() {
+            Some(relay) if self.zone.is_empty() => alloc::format!("{relay:x}"),
+            _ => self.zone.clone(),
+        }
+    }
+
     /// Whether it keeps to the limits; profiles from peers are checked before they are believed.
     #[must_use]
     pub fn is_sound(&self) -> bool {
         self.name.len() <= limits::NAME_BYTES
             && self.address.as_ref().is_none_or(|address| address.len() <= limits::ADDRESS_BYTES)
             && self.relays.len() <= limits::RELAYS
+            && self.zone.len() <= limits::ZONE_BYTES
+            && self.version.len() <= limits::NAME_BYTES
     }
 }
 
@@ -75,6 +110,8 @@ pub struct Member {
     pub incarnation: u64,
     /// What is claimed.
     pub state: State,
+    /// Of a suspicion, who found out for itself; else nobody.
+    pub accuser: Option<NodeId>,
     /// What it says about itself.
     pub profile: Profile,
 }

@@ -52,11 +52,39 @@ pub enum Mutant {
     RefusalForgotten,
     /// An owner remembers only those superseded writes that it had held.
     HeardForgotten,
+    /// A voter's promises are forgotten when it restarts.
+    PromiseNotPersisted,
+    /// An acceptor takes a ballot below the one that it has promised.
+    PromiseForgotten,
+    /// A proposer proposes its own value although another may have been chosen.
+    AcceptedIgnored,
+    /// Votes are counted of those voters whom gossip holds alive.
+    VotersFromGossip,
+    /// The new owners and voters are in force at once.
+    OneStepChange,
+    /// A change is completed before the new owners have what is theirs.
+    TransferNotAwaited,
+    /// A new owner takes over from one of the old owners, not from a majority of them.
+    TransferFromOne,
+    /// The new owners take over from each other instead of from the old.
+    FenceOnWrongSet,
+    /// While joint, reads ask the old owners alone.
+    JointReadFromOld,
+    /// While joint, writes are acknowledged by the old owners alone.
+    JointWriteToOld,
+    /// Who is no owner any more keeps its data, and owns it again when it comes back.
+    StaleDataKept,
+    /// A node that lost its storage goes on under its old name.
+    AmnesiacSits,
+    /// Data is dropped as soon as the change begins.
+    DroppedEarly,
+    /// An owner mints before it has taken over.
+    MintedTooEarly,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 36] = [
         Self::AckBeforeSync,
         Self::ReadBeforeSync,
         Self::QuorumOneShort,
@@ -79,7 +107,29 @@ impl Mutant {
         Self::TornTailKept,
         Self::RefusalForgotten,
         Self::HeardForgotten,
+        Self::PromiseNotPersisted,
+        Self::PromiseForgotten,
+        Self::AcceptedIgnored,
+        Self::VotersFromGossip,
+        Self::OneStepChange,
+        Self::TransferNotAwaited,
+        Self::TransferFromOne,
+        Self::FenceOnWrongSet,
+        Self::JointReadFromOld,
+        Self::JointWriteToOld,
+        Self::StaleDataKept,
+        Self::AmnesiacSits,
+        Self::DroppedEarly,
+        Self::MintedTooEarly,
     ];
+}
+
+impl Mutant {
+    /// Whether only a change of owners or voters can show it.
+    #[must_use]
+    pub fn is_of_epochs(self) -> bool {
+        self >= Self::PromiseNotPersisted
+    }
 }
 
 #[cfg(feature = "mutants")]
@@ -89,6 +139,14 @@ static PLANTED: core::sync::atomic::AtomicU8 = core::sync::atomic::AtomicU8::new
 #[cfg(feature = "mutants")]
 pub fn plant(mutant: Option<Mutant>) {
     PLANTED.store(mutant.map_or(0, |mutant| mutant as u8), core::sync::atomic::Ordering::SeqCst);
+}
+
+/// The mistake that is switched on.
+#[cfg(feature = "mutants")]
+#[must_use]
+pub fn current() -> Option<Mutant> {
+    let planted = PLANTED.load(core::sync::atomic::Ordering::Relaxed);
+    Mutant::ALL.into_iter().find(|&mutant| mutant as u8 == planted)
 }
 
 /// Whether this mistake is to be made.

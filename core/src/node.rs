@@ -53,6 +53,11 @@ pub enum Input {
         /// Whether it is open now.
         up: bool,
     },
+    /// A redial of a peer was refused: nobody listens where it did. Not that nobody answered.
+    Refused {
+        /// The peer.
+        peer: NodeId,
+    },
     /// The disk is full, or has room again. Until it has, batches may wait, and this node stores nothing new.
     DiskFull(bool),
     /// Nothing but the time.
@@ -209,6 +214,11 @@ impl Node {
                 self.shared.outbox.persisted(id);
             }
             Input::Link { peer, up } => self.link(peer, up),
+            Input::Refused { peer } => {
+                self.shared.cause = Cause::Link;
+                let Self { shared, membership, .. } = self;
+                step(shared, membership, |membership, cx, fx| membership.on_refused(cx, peer, fx));
+            }
             Input::DiskFull(full) => self.disk_full(full),
             Input::Tick => (),
         }
@@ -239,6 +249,23 @@ impl Node {
         self.kv.store()
     }
 
+    /// Makes these members known to a node that has not started, as if it had been among them for long. For simulations
+    /// of more members than could get to know each other in reasonable time.
+    #[cfg(feature = "sim")]
+    pub fn acquaint(&mut self, members: &[crate::member::Member]) {
+        for member in members.iter().filter(|member| member.id != self.shared.config.id) {
+            self.shared.view.members.insert(member.id, member.clone());
+            self.membership.acquaint(member.clone());
+        }
+    }
+
+    /// A newer boot under this node's id that was heard of: two processes share one identity, and this one, the older,
+    /// has to stop.
+    #[must_use]
+    pub fn superseded(&self) -> Option<Generation> {
+        self.membership.superseded()
+    }
+
     /// How much it holds of what could grow; [`limits`] bounds each.
     #[must_use]
     pub fn load(&self) -> Load {
@@ -255,6 +282,12 @@ impl Node {
     #[must_use]
     pub fn id(&self) -> NodeId {
         self.shared.config.id
+    }
+
+    /// The storage that it was started with.
+    #[must_use]
+    pub fn storage(&self) -> crate::id::Storage {
+        self.shared.config.profile.storage
     }
 
     /// Its boot.
@@ -293,6 +326,11 @@ impl Node {
         let (message, kind) = (envelope.id(), envelope.payload.kind());
         self.shared.cause = Cause::Message(message);
         self.shared.trace_message(|| EventKind::Received { message, kind });
+        // Topology's own messages carry what it needs to know of epochs.
+        if envelope.epoch != self.shared.view.epoch() && !matches!(envelope.payload, Payload::Topology(_)) {
+            let Self { shared, topology, .. } = self;
+            step(shared, topology, |topology, cx, fx| topology.on_epoch(cx, envelope.from, envelope.epoch, fx));
+        }
         self.deliver(envelope.from, envelope.payload);
     }
 
@@ -414,9 +452,12 @@ impl Shared {
     fn advance(&mut self, now: Now) -> Option<Duration> {
         let before = self.now;
         self.now = Now { mono: before.mono.max(now.mono), wall: now.wall };
-        let mono = self.now.mono.since(before.mono);
+        // Whoever had nothing to do did not sleep: only what comes later than it was asked for shows it.
+        let expected = self.timers.next().map_or(self.now.mono, |due| due.max(before.mono));
+        let late = self.now.mono.since(expected);
         // Some monotonic clocks stand still while the machine sleeps; then only the wall clock shows it.
-        let slept = mono.max(now.wall.since(before.wall) - mono);
+        let mono = self.now.mono.since(before.mono);
+        let slept = late.max(now.wall.since(before.wall) - mono);
         (self.started && slept > limits::PAUSE_MAX).then_some(slept)
     }
 
@@ -446,6 +487,10 @@ impl Shared {
             }
             Effect::Retract(node) => {
                 self.view.members.remove(&node);
+                self.view_changed = true;
+            }
+            Effect::TakenOver(epoch, partitions) => {
+                self.view.taken_over = Some((epoch, partitions));
                 self.view_changed = true;
             }
             Effect::Adopt(config) => {
@@ -481,7 +526,8 @@ impl Shared {
         let current = core::mem::replace(&mut self.cause, cause);
         self.trace_message(|| EventKind::Sent { message, to: to.clone(), kind });
         self.cause = current;
-        let message = Envelope { from: self.config.id, generation: self.generation, seq, payload };
+        let (from, generation, epoch) = (self.config.id, self.generation, self.view.epoch());
+        let message = Envelope { from, generation, seq, epoch, payload };
         self.outbox.post(Output::Send { to, message });
     }
 

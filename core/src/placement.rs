@@ -1,4 +1,4 @@
-//! Which storage members own a key: a pure function of the chosen configuration.
+//! Which storage members own a key: a pure function of a roster.
 //!
 //! Keys fall into [`PARTITIONS`] fixed partitions by hash. A partition's owners are the N members with the best
 //! score in a weighted rendezvous hash (Thaler & Ravishankar 1998), so that a member that joins or leaves moves
@@ -9,9 +9,10 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::ClusterConfig;
 use crate::hash::{hash_bytes, mix};
 use crate::id::NodeId;
+use crate::member::Class;
+use crate::roster::{Roster, Seat};
 
 /// Partitions of every cluster. Fixed for good: it is part of every placement.
 pub const PARTITIONS: u16 = 256;
@@ -33,7 +34,7 @@ impl Partition {
     }
 }
 
-/// The owners of every partition in one epoch, best score first.
+/// The owners of every partition by one roster, best score first.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Placement {
     owners: Vec<Vec<NodeId>>,
@@ -42,8 +43,9 @@ pub struct Placement {
 impl Placement {
     /// Computes the table: `PARTITIONS × members` scores.
     #[must_use]
-    pub fn new(config: &ClusterConfig) -> Self {
-        Self { owners: Partition::all().map(|partition| ranked(config, partition)).collect() }
+    pub fn new(roster: &Roster, replicas: u8) -> Self {
+        let alone = roster.is_tabs_alone();
+        Self { owners: Partition::all().map(|partition| chosen(roster, replicas, alone, partition)).collect() }
     }
 
     /// The N owners of a partition.
@@ -57,14 +59,40 @@ impl Placement {
     pub fn owners_of(&self, key: &[u8]) -> &[NodeId] {
         self.owners(Partition::of(key))
     }
+
+    /// Whether another placement gives the partition to the same owners, in whatever order.
+    #[must_use]
+    pub fn same_owners(&self, other: &Self, partition: Partition) -> bool {
+        let (mine, theirs) = (self.owners(partition), other.owners(partition));
+        mine.len() == theirs.len() && mine.iter().all(|owner| theirs.contains(owner))
+    }
 }
 
-fn ranked(config: &ClusterConfig, partition: Partition) -> Vec<NodeId> {
-    let mut scored: Vec<(u128, NodeId)> =
-        config.storage.iter().map(|(&node, &weight)| (score(partition, node, weight), node)).collect();
-    scored.sort_unstable_by(|a, b| b.cmp(a));
-    scored.truncate(usize::from(config.replicas));
-    scored.into_iter().map(|(_, node)| node).collect()
+/// The N members with the best scores, with two rules that bend before they break: no two from one zone while there are
+/// others, and of the tabs only a minority while there are servers.
+fn chosen(roster: &Roster, replicas: u8, tabs_alone: bool, partition: Partition) -> Vec<NodeId> {
+    let mut ranked: Vec<(u128, NodeId, &Seat)> =
+        roster.owners().map(|(node, seat)| (score(partition, node, seat.weight), node, seat)).collect();
+    ranked.sort_unstable_by(|(a, a_node, _), (b, b_node, _)| (b, b_node).cmp(&(a, a_node)));
+    let tabs_max = if tabs_alone { usize::from(replicas) } else { minority(replicas) };
+    let mut taken: Vec<(NodeId, &Seat)> = Vec::new();
+    for (spread, spare_tabs) in [(true, true), (false, true), (false, false)] {
+        for &(_, node, seat) in &ranked {
+            let tabs = taken.iter().filter(|(_, seat)| seat.class == Class::Tab).count();
+            let crowds = spread && !seat.zone.is_empty() && taken.iter().any(|(_, other)| other.zone == seat.zone);
+            let too_many_tabs = spare_tabs && seat.class == Class::Tab && tabs >= tabs_max;
+            let is_taken = taken.iter().any(|(other, _)| *other == node);
+            if taken.len() < usize::from(replicas) && !is_taken && !crowds && !too_many_tabs {
+                taken.push((node, seat));
+            }
+        }
+    }
+    taken.into_iter().map(|(node, _)| node).collect()
+}
+
+/// The most of `n` that a majority can do without.
+fn minority(n: u8) -> usize {
+    usize::from(n.saturating_sub(1) / 2)
 }
 
 /// `weight / -log2(u)` for a hash `u` in (0, 1), scaled by 2^64.
@@ -96,19 +124,27 @@ mod tests {
     use alloc::collections::{BTreeMap, BTreeSet};
 
     use super::*;
-    use crate::id::{ClusterId, Epoch};
+    use crate::id::Storage;
 
-    fn config(weights: &[(u8, u32)], replicas: u8) -> ClusterConfig {
-        ClusterConfig {
-            cluster: ClusterId([1; 16]),
-            epoch: Epoch(1),
-            storage: weights.iter().map(|&(n, weight)| (NodeId::small(n), weight)).collect(),
-            replicas,
-        }
+    fn seat(weight: u32, class: Class, zone: &str) -> Seat {
+        Seat { weight, class, zone: zone.into(), incarnation: Storage::default() }
     }
 
-    fn primaries(config: &ClusterConfig) -> BTreeMap<NodeId, usize> {
-        let placement = Placement::new(config);
+    fn roster(seats: impl IntoIterator<Item = (u8, Seat)>) -> Roster {
+        let storage = seats.into_iter().map(|(n, seat)| (NodeId::small(n), seat)).collect();
+        Roster { storage, voters: BTreeSet::new() }
+    }
+
+    fn config(weights: &[(u8, u32)], replicas: u8) -> (Roster, u8) {
+        (roster(weights.iter().map(|&(n, weight)| (n, seat(weight, Class::Server, "")))), replicas)
+    }
+
+    fn placement((roster, replicas): &(Roster, u8)) -> Placement {
+        Placement::new(roster, *replicas)
+    }
+
+    fn primaries(config: &(Roster, u8)) -> BTreeMap<NodeId, usize> {
+        let placement = placement(config);
         Partition::all().fold(BTreeMap::new(), |mut counts, partition| {
             *counts.entry(placement.owners(partition)[0]).or_default() += 1;
             counts
@@ -125,7 +161,7 @@ mod tests {
 
     #[test]
     fn owners_are_distinct_and_as_many_as_asked_for() {
-        let placement = Placement::new(&config(&[(1, 1), (2, 1), (3, 1), (4, 1), (5, 1)], 3));
+        let placement = placement(&config(&[(1, 1), (2, 1), (3, 1), (4, 1), (5, 1)], 3));
         for partition in Partition::all() {
             let owners: BTreeSet<_> = placement.owners(partition).iter().collect();
             assert_eq!(owners.len(), 3);
@@ -141,8 +177,8 @@ mod tests {
 
     #[test]
     fn a_newcomer_takes_only_its_share() {
-        let before = Placement::new(&config(&[(1, 1), (2, 1), (3, 1)], 1));
-        let after = Placement::new(&config(&[(1, 1), (2, 1), (3, 1), (4, 1)], 1));
+        let before = placement(&config(&[(1, 1), (2, 1), (3, 1)], 1));
+        let after = placement(&config(&[(1, 1), (2, 1), (3, 1), (4, 1)], 1));
         for partition in Partition::all() {
             let (old, new) = (before.owners(partition)[0], after.owners(partition)[0]);
             assert!(old == new || new == NodeId::small(4), "{partition:?} moved between old members");
@@ -151,7 +187,47 @@ mod tests {
 
     #[test]
     fn placement_is_pinned_for_all_targets_and_releases() {
-        let placement = Placement::new(&config(&[(1, 1), (2, 3), (3, 2), (4, 1)], 3));
+        let placement = placement(&config(&[(1, 1), (2, 3), (3, 2), (4, 1)], 3));
         assert_eq!(crate::hash::hash_of(&placement), 2_955_936_942_363_383_391);
+    }
+
+    #[test]
+    fn owners_are_spread_over_zones_while_there_are_enough() {
+        let zones = ["a", "a", "a", "b", "b", "c"];
+        let seats = zones.iter().zip(1..).map(|(zone, n)| (n, seat(1, Class::Server, zone)));
+        let six = roster(seats);
+        let placement = Placement::new(&six, 3);
+        for partition in Partition::all() {
+            let zones: BTreeSet<&str> =
+                placement.owners(partition).iter().map(|owner| six.storage[owner].zone.as_str()).collect();
+            assert_eq!(zones.len(), 3, "{partition:?}");
+        }
+        assert_eq!(Placement::new(&six, 5).owners(Partition(7)).len(), 5, "zones give way before copies do");
+    }
+
+    #[test]
+    fn tabs_own_a_minority_of_each_partition_unless_there_is_nobody_else() {
+        let tab = |n| (n, seat(1, Class::Tab, ""));
+        let server = |n| (n, seat(1, Class::Server, ""));
+        let tabs = |config: &Roster, placement: &Placement, partition| {
+            let owners = placement.owners(partition).iter();
+            owners.filter(|owner| config.storage[*owner].class == Class::Tab).count()
+        };
+        let mixed = roster((1..=3).map(server).chain((11..=16).map(tab)));
+        let few = roster([server(1), tab(11), tab(12)]);
+        let alone = roster((11..=13).map(tab));
+        for partition in Partition::all() {
+            assert!(tabs(&mixed, &Placement::new(&mixed, 3), partition) <= 1);
+            assert_eq!(tabs(&few, &Placement::new(&few, 3), partition), 2, "copies before budgets");
+            assert_eq!(tabs(&alone, &Placement::new(&alone, 3), partition), 3);
+        }
+    }
+
+    #[test]
+    fn a_server_that_only_relays_owns_nothing() {
+        let seats =
+            roster([(1, seat(0, Class::Server, "")), (2, seat(1, Class::Tab, "")), (3, seat(1, Class::Tab, ""))]);
+        let placement = Placement::new(&seats, 2);
+        assert!(Partition::all().all(|partition| !placement.owners(partition).contains(&NodeId::small(1))));
     }
 }

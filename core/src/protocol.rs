@@ -7,13 +7,16 @@
 //! [`Effects::finish`] wait until every record written so far is durable. [`Effects::send_now`] is for what a crash
 //! could not falsify, and each use says why.
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::fmt::Debug;
 
 use crate::cluster::ClusterConfig;
 use crate::config::Config;
-use crate::id::{Generation, NodeId, RequestId};
+use crate::id::{Epoch, Generation, NodeId, RequestId};
 use crate::member::Member;
+use crate::mutant::{Mutant, planted};
+use crate::placement::Partition;
 use crate::refusal::Refusal;
 use crate::rng::Rng;
 use crate::time::{Duration, Now};
@@ -72,6 +75,23 @@ pub struct Ctx<'a> {
     pub rng: &'a mut Rng,
 }
 
+impl Ctx<'_> {
+    /// Whether the seat that this node has in the chosen configuration was given to the storage that it has. Whoever
+    /// lost its storage has lost its promises and what it acknowledged, and takes no part under that name.
+    #[must_use]
+    pub fn is_seated(&self) -> bool {
+        let seat = self.view.chosen.as_ref().and_then(|chosen| chosen.config.seat(self.me));
+        let mine = self.config.profile.storage;
+        seat.is_some_and(|seat| seat.incarnation == mine || planted(Mutant::AmnesiacSits))
+    }
+
+    /// Whether it has a seat that was given to another storage than the one it has.
+    #[must_use]
+    pub fn has_lost_storage(&self) -> bool {
+        self.view.chosen.as_ref().is_some_and(|chosen| chosen.config.seats(self.me)) && !self.is_seated()
+    }
+}
+
 /// When a message may leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Gate {
@@ -121,6 +141,8 @@ pub enum Effect<P: Protocol> {
     Retract(NodeId),
     /// Topology alone: this configuration was chosen and its record precedes this effect.
     Adopt(ClusterConfig),
+    /// Data protocols: these partitions have been taken over in this joint epoch, and their records precede this.
+    TakenOver(Epoch, BTreeSet<Partition>),
 }
 
 /// The effects of one step, in order.
@@ -197,6 +219,10 @@ impl<P: Protocol> Effects<P> {
 
     pub(crate) fn retract(&mut self, node: NodeId) {
         self.list.push(Effect::Retract(node));
+    }
+
+    pub(crate) fn taken_over(&mut self, epoch: Epoch, partitions: BTreeSet<Partition>) {
+        self.list.push(Effect::TakenOver(epoch, partitions));
     }
 
     pub(crate) fn adopt(&mut self, config: ClusterConfig) {

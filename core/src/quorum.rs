@@ -1,6 +1,7 @@
 //! Quorum arithmetic and nothing else.
 
 use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
@@ -39,23 +40,46 @@ impl Level {
 }
 
 /// Who has answered, each counted once, and only those who were asked.
+///
+/// Usually of one group of nodes so many must answer. While the cluster changes its members there are two groups, the
+/// old owners and the new, and each must reach its own count (*joint* quorums): one node may count in both.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Tally {
-    asked: BTreeSet<NodeId>,
+    groups: Vec<Group>,
     answered: BTreeSet<NodeId>,
+}
+
+/// Nodes of which so many must answer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Group {
+    nodes: Vec<NodeId>,
     needed: u8,
+}
+
+impl Group {
+    fn have(&self, answered: &BTreeSet<NodeId>) -> u8 {
+        let have = self.nodes.iter().filter(|node| answered.contains(node)).count();
+        have.min(usize::from(self.needed)) as u8
+    }
 }
 
 impl Tally {
     /// Waits for `needed` answers from `asked`.
     pub fn new(asked: impl IntoIterator<Item = NodeId>, needed: u8) -> Self {
-        Self { asked: asked.into_iter().collect(), answered: BTreeSet::new(), needed }
+        Self { groups: Vec::new(), answered: BTreeSet::new() }.and(asked, needed)
+    }
+
+    /// And for `needed` answers from these: both groups must reach their counts.
+    #[must_use]
+    pub fn and(mut self, asked: impl IntoIterator<Item = NodeId>, needed: u8) -> Self {
+        self.groups.push(Group { nodes: asked.into_iter().collect(), needed });
+        self
     }
 
     /// Whether this one was asked.
     #[must_use]
     pub fn asks(&self, node: NodeId) -> bool {
-        self.asked.contains(&node)
+        self.groups.iter().any(|group| group.nodes.contains(&node))
     }
 
     /// Forgets all answers.
@@ -65,19 +89,19 @@ impl Tally {
 
     /// Counts an answer. False if `from` was not asked or has answered before.
     pub fn answer(&mut self, from: NodeId) -> bool {
-        self.asked.contains(&from) && self.answered.insert(from)
+        self.asks(from) && self.answered.insert(from)
     }
 
     /// Whether enough have answered.
     #[must_use]
     pub fn reached(&self) -> bool {
-        self.answered.len() >= usize::from(self.needed)
+        self.groups.iter().all(|group| group.have(&self.answered) >= group.needed)
     }
 
     /// Whether all have answered.
     #[must_use]
     pub fn complete(&self) -> bool {
-        self.answered.len() == self.asked.len()
+        self.silent().next().is_none()
     }
 
     /// Who has answered so far.
@@ -86,15 +110,24 @@ impl Tally {
         &self.answered
     }
 
-    /// Who was asked and has not answered.
+    /// Who was asked and has not answered, each once.
     pub fn silent(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.asked.difference(&self.answered).copied()
+        let asked =
+            self.groups.iter().enumerate().flat_map(|(n, group)| group.nodes.iter().map(move |&node| (n, node)));
+        let is_first = |n: usize, node: NodeId| !self.groups[..n].iter().any(|group| group.nodes.contains(&node));
+        asked.filter(move |&(n, node)| is_first(n, node) && !self.answered.contains(&node)).map(|(_, node)| node)
     }
 
-    /// The count that is waited for.
+    /// How many answers count so far: of each group at most as many as it needs.
+    #[must_use]
+    pub fn have(&self) -> u8 {
+        self.groups.iter().map(|group| group.have(&self.answered)).sum()
+    }
+
+    /// The count that is waited for, over all groups.
     #[must_use]
     pub fn needed(&self) -> u8 {
-        self.needed
+        self.groups.iter().map(|group| group.needed).sum()
     }
 }
 
@@ -127,5 +160,16 @@ mod tests {
         assert!(!tally.reached());
         assert!(tally.answer(NodeId::small(3)));
         assert!(tally.reached() && !tally.complete());
+    }
+
+    #[test]
+    fn joint_quorums_need_both_majorities() {
+        let n = NodeId::small;
+        let mut tally = Tally::new([n(1), n(2), n(3)], 2).and([n(3), n(4), n(5)], 2);
+        assert!(tally.answer(n(1)) && tally.answer(n(2)) && !tally.reached());
+        assert!(tally.answer(n(3)));
+        assert_eq!((tally.have(), tally.needed()), (3, 4));
+        assert_eq!(tally.silent().collect::<Vec<_>>(), [n(4), n(5)]);
+        assert!(tally.answer(n(5)) && tally.reached() && !tally.complete());
     }
 }

@@ -4,7 +4,7 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{Epoch, Round};
+use crate::id::{Epoch, NodeId, Round};
 
 /// The answer to a request that was not done. See [`Refusal::is_definite`] for what may have happened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -59,8 +59,31 @@ pub enum Refusal {
     DiskFull,
     /// The replica does not own the key in this epoch.
     NotAnOwner,
+    /// The replica owns the key and has not taken it over yet.
+    CatchingUp,
     /// The node is leaving the cluster and takes no more requests.
     Leaving,
+    /// Another change of the configuration is under way, or was chosen in place of this one.
+    ConfigChangeInProgress {
+        /// The epoch of it, or the one that was chosen.
+        epoch: Epoch,
+    },
+    /// This node has lost the storage that its seat was given to.
+    StorageLost,
+    /// The node that was asked for a change does not vote.
+    NotAVoter,
+    /// No member of this id is known, or has a seat.
+    UnknownMember {
+        /// The id.
+        member: NodeId,
+    },
+    /// Fewer members would be left than each key has copies.
+    TooFewMembers {
+        /// N.
+        replicas: u8,
+    },
+    /// The configuration is already as it was asked for.
+    NoChange,
 }
 
 impl Refusal {
@@ -80,7 +103,14 @@ impl Refusal {
             Self::Overloaded => "OVERLOADED",
             Self::DiskFull => "DISK_FULL",
             Self::NotAnOwner => "NOT_AN_OWNER",
+            Self::CatchingUp => "CATCHING_UP",
             Self::Leaving => "LEAVING",
+            Self::ConfigChangeInProgress { .. } => "CONFIG_CHANGE_IN_PROGRESS",
+            Self::StorageLost => "STORAGE_LOST",
+            Self::NotAVoter => "NOT_A_VOTER",
+            Self::UnknownMember { .. } => "UNKNOWN_MEMBER",
+            Self::TooFewMembers { .. } => "TOO_FEW_MEMBERS",
+            Self::NoChange => "NO_CHANGE",
         }
     }
 
@@ -139,7 +169,23 @@ impl fmt::Display for Refusal {
                  on by itself",
             ),
             Self::NotAnOwner => f.write_str("the replica does not own this key; try again"),
+            Self::CatchingUp => f.write_str("the replica is taking over this key from others; try again"),
             Self::Leaving => f.write_str("this node is leaving the cluster; ask another one"),
+            Self::ConfigChangeInProgress { epoch } => {
+                write!(f, "another change is under way or was chosen, in epoch {}; look at it and try again", epoch.0)
+            }
+            Self::StorageLost => f.write_str(
+                "this node has lost the storage that its place in the cluster belongs to; start it in an empty folder, as \
+                 a new node, and remove the old one",
+            ),
+            Self::NotAVoter => f.write_str("the node that was asked does not vote on the configuration; try again"),
+            Self::UnknownMember { member } => {
+                write!(f, "no member {member} is known here; list the members and try again")
+            }
+            Self::TooFewMembers { replicas } => {
+                write!(f, "fewer than {replicas} members would be left to hold {replicas} copies; add members first")
+            }
+            Self::NoChange => f.write_str("nothing would change"),
         }
     }
 }

@@ -5,7 +5,8 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use crate::cluster::ClusterConfig;
 use crate::id::{Epoch, NodeId};
 use crate::member::{Class, Member, State};
-use crate::placement::Placement;
+use crate::placement::{Partition, Placement};
+use crate::quorum::{Level, Tally};
 
 /// What every protocol of a node may read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -16,6 +17,8 @@ pub struct View {
     pub members: BTreeMap<NodeId, Member>,
     /// Peers with an open link to this node.
     pub links: BTreeSet<NodeId>,
+    /// While a change is under way: of which epoch, and the partitions that this node has taken over, durably.
+    pub taken_over: Option<(Epoch, BTreeSet<Partition>)>,
 }
 
 /// A chosen configuration and the placement that follows from it.
@@ -23,16 +26,74 @@ pub struct View {
 pub struct Chosen {
     /// As decided.
     pub config: ClusterConfig,
-    /// Computed once from `config`.
-    pub placement: Placement,
+    /// By the roster in force; computed once from `config`.
+    placement: Placement,
+    /// By the roster to follow, while there is one.
+    next: Option<Placement>,
 }
 
 impl Chosen {
-    /// Computes the placement.
+    /// Computes the placements.
     #[must_use]
     pub fn new(config: ClusterConfig) -> Self {
-        let placement = Placement::new(&config);
-        Self { config, placement }
+        let placement = Placement::new(&config.current, config.replicas);
+        let next = config.next.as_ref().map(|next| Placement::new(next, config.replicas));
+        Self { config, placement, next }
+    }
+
+    /// The owners of a partition.
+    #[must_use]
+    pub fn owners(&self, partition: Partition) -> Owners<'_> {
+        let current = self.placement.owners(partition);
+        let next = self.next.as_ref().filter(|next| !next.same_owners(&self.placement, partition));
+        Owners { current, next: next.map(|next| next.owners(partition)) }
+    }
+
+    /// The owners of a key.
+    #[must_use]
+    pub fn owners_of(&self, key: &[u8]) -> Owners<'_> {
+        self.owners(Partition::of(key))
+    }
+}
+
+/// Who owns one partition in one epoch: quorums are counted of `current` and, where there is a `next`, of that as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owners<'a> {
+    /// Best first.
+    pub current: &'a [NodeId],
+    /// Those who are to follow, while the change is under way and if they are others.
+    pub next: Option<&'a [NodeId]>,
+}
+
+impl<'a> Owners<'a> {
+    /// All of them, each once, those of now first.
+    pub fn all(self) -> impl Iterator<Item = NodeId> + Clone + 'a {
+        let newcomers = self.next.unwrap_or_default().iter().filter(move |node| !self.current.contains(node));
+        self.current.iter().chain(newcomers).copied()
+    }
+
+    /// Whether it is one of them.
+    #[must_use]
+    pub fn contains(self, node: NodeId) -> bool {
+        self.current.contains(&node) || self.next.is_some_and(|next| next.contains(&node))
+    }
+
+    /// Whether they are about to change.
+    #[must_use]
+    pub fn are_joint(self) -> bool {
+        self.next.is_some()
+    }
+
+    /// The quorum of `level`: of the owners of now and, where they change, also of those to follow. `None` for a level
+    /// below a majority or above N.
+    #[must_use]
+    pub fn quorum(self, level: Level) -> Option<Tally> {
+        let n = |owners: &[NodeId]| owners.len() as u8;
+        let current = Tally::new(self.current.iter().copied(), level.needed(n(self.current))?);
+        match self.next {
+            None => Some(current),
+            Some(next) => Some(current.and(next.iter().copied(), level.needed(n(next))?)),
+        }
     }
 }
 
@@ -54,6 +115,12 @@ impl View {
         self.members.get(&node).is_some_and(|member| member.state == State::Alive)
     }
 
+    /// Whether the member says that it may fall silent.
+    #[must_use]
+    pub fn is_drowsy(&self, node: NodeId) -> bool {
+        self.members.get(&node).is_some_and(|member| member.profile.drowsy)
+    }
+
     /// The linked peer to hand a packet for `to`: itself, or a server that the tab `to` is linked to, or, for a node
     /// that has no link to it, any of its own links that relays.
     ///
@@ -72,7 +139,7 @@ impl View {
     /// The linked peers that relay: servers of the epoch, and before there is one, any server.
     pub fn relays(&self) -> impl Iterator<Item = NodeId> + Clone + '_ {
         self.links.iter().copied().filter(|link| match &self.chosen {
-            Some(chosen) => chosen.config.storage.contains_key(link),
+            Some(chosen) => chosen.config.relays(*link),
             None => self.members.get(link).is_some_and(|member| member.profile.class == Class::Server),
         })
     }

@@ -5,7 +5,7 @@
 //!   proof    postcard(Proof)                            a signature over both hellos
 //!   frame    version  cluster id (16)  packet*          one WebSocket message
 //!   packet   to (16)  from (16)  hops (1)  length (4, little-endian)  body
-//!   body     postcard(generation, seq, payload)
+//!   body     postcard(generation, seq, epoch, payload)
 //! ```
 //!
 //! A relay reads the packet's head and passes the body on as it is. Decoding never panics and never allocates more
@@ -16,13 +16,13 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{ClusterId, Generation, NodeId};
+use crate::id::{ClusterId, Epoch, Generation, NodeId};
 use crate::lift::{Event, Payload};
 use crate::limits;
 use crate::trace::MessageId;
 
 /// The protocol's version. Nodes of different versions refuse each other and name both.
-pub const VERSION: u8 = 3;
+pub const VERSION: u8 = 4;
 
 const MAGIC: [u8; 4] = *b"QLNG";
 const FRAME_HEAD: usize = 1 + 16;
@@ -37,6 +37,8 @@ pub struct Envelope {
     pub generation: Generation,
     /// The sender's count of messages.
     pub seq: u64,
+    /// The epoch that the sender was in: whoever is behind finds out.
+    pub epoch: Epoch,
     /// What it says.
     pub payload: Payload,
 }
@@ -98,7 +100,7 @@ impl core::error::Error for DecodeError {}
 ///
 /// [`DecodeError::TooLarge`] if no frame could hold it.
 pub fn encode_message(message: &Envelope) -> Result<Vec<u8>, DecodeError> {
-    let body = postcard::to_allocvec(&(message.generation, message.seq, &message.payload))
+    let body = postcard::to_allocvec(&(message.generation, message.seq, message.epoch, &message.payload))
         .expect("plain data encodes into a growing buffer");
     if body.len() > limits::MESSAGE_BYTES { Err(DecodeError::TooLarge) } else { Ok(body) }
 }
@@ -109,11 +111,12 @@ pub fn encode_message(message: &Envelope) -> Result<Vec<u8>, DecodeError> {
 ///
 /// [`DecodeError::Malformed`] if it is anything but one whole message.
 pub fn decode_message(from: NodeId, body: &[u8]) -> Result<Envelope, DecodeError> {
-    let ((generation, seq, payload), rest) = postcard::take_from_bytes(body).map_err(|_| DecodeError::Malformed)?;
+    let ((generation, seq, epoch, payload), rest) =
+        postcard::take_from_bytes(body).map_err(|_| DecodeError::Malformed)?;
     if !rest.is_empty() {
         return Err(DecodeError::Malformed);
     }
-    Ok(Envelope { from, generation, seq, payload })
+    Ok(Envelope { from, generation, seq, epoch, payload })
 }
 
 /// One message on its way, body unread.
@@ -387,7 +390,7 @@ mod tests {
 
     fn message() -> Envelope {
         let payload = Payload::Membership(membership::Msg::PingReq { seq: 7, target: NodeId::small(3) });
-        Envelope { from: NodeId::small(1), generation: Generation(2), seq: 9, payload }
+        Envelope { from: NodeId::small(1), generation: Generation(2), seq: 9, epoch: Epoch(3), payload }
     }
 
     fn frame() -> Vec<u8> {
@@ -450,12 +453,15 @@ mod tests {
             generation: Generation(n),
             incarnation: 0,
             state: crate::member::State::Alive,
+            accuser: None,
             profile: crate::member::Profile {
-                name: "x".repeat(64),
-                class: crate::member::Class::Server,
-                durability: crate::member::Durability::Durable,
                 address: Some("y".repeat(256)),
-                relays: Vec::new(),
+                ..crate::member::Profile::new(
+                    "x".repeat(64),
+                    crate::member::Class::Server,
+                    crate::member::Durability::Durable,
+                    crate::id::Storage::default(),
+                )
             },
         };
         let payload = Payload::Membership(membership::Msg::Delta { members: (0..4_000).map(member).collect() });
@@ -491,7 +497,13 @@ mod tests {
 
     #[test]
     fn every_message_of_topology_survives_the_wire() {
-        for msg in [topology::Msg::Ask, topology::Msg::Nothing] {
+        let seat = topology::seat_of(&crate::member::Profile::new(
+            "x".into(),
+            crate::member::Class::Server,
+            crate::member::Durability::Durable,
+            crate::id::Storage([7; 16]),
+        ));
+        for msg in [topology::Msg::Ask, topology::Msg::Nothing { seat }] {
             let envelope = Envelope { payload: msg.into(), ..message() };
             let body = encode_message(&envelope).expect("small");
             assert_eq!(decode_message(envelope.from, &body), Ok(envelope));

@@ -20,7 +20,7 @@ scenarios!(first_write, siblings, minority, crash_and_return, refutation, tab_co
 fn a_scenario_that_does_not_hold_says_where() {
     let error = script::run("run 1s\nfly n1").expect_err("there is no such command");
     assert_eq!(error.to_string(), "line 2: unknown command: fly n1");
-    let error = script::run("run 1s\ncrash n2\nrun 1s\nagree").expect_err("n2 is still believed alive");
+    let error = script::run("run 1s\ncrash n2\nrun 1ms\nagree").expect_err("n2 is still believed alive");
     assert_eq!(
         error.to_string(),
         "line 4: n1 does not see exactly those alive who run: misses [], believes in [n2 boot 1, held as Some((Alive, 1))]"

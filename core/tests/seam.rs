@@ -12,7 +12,7 @@ use qunlong_core::version::{Context, Dot, Sibling, VersionVector, Versions};
 use qunlong_core::wire::Envelope;
 use qunlong_core::{
     Bytes, Duration, Epoch, Generation, Input, Instant, Node, NodeId, Now, Op, OpId, Outcome, Output, PersistId,
-    Record, Refusal, RequestId, Round, WallTime, WriteId,
+    Record, Refusal, RequestId, Round, Storage, WallTime, WriteId,
 };
 
 fn at(ms: u64) -> Now {
@@ -20,19 +20,13 @@ fn at(ms: u64) -> Now {
 }
 
 fn config(n: u8) -> Config {
-    let profile = Profile {
-        name: format!("n{n}"),
-        class: Class::Server,
-        durability: Durability::Durable,
-        address: None,
-        relays: vec![],
-    };
+    let profile = Profile::new(format!("n{n}"), Class::Server, Durability::Durable, Storage([n; 16]));
     Config::new(NodeId::small(n), profile)
 }
 
 /// A node that is a cluster of its own.
 fn alone() -> Node {
-    let config = Config { bootstrap: Some(Bootstrap { owners: 1, replicas: 1 }), ..config(1) };
+    let config = Config { bootstrap: Some(Bootstrap { owners: 1, replicas: 1, tabs: false }), ..config(1) };
     let mut node = Node::new(config, 7).expect("sound settings");
     node.handle(at(0), Input::Tick);
     let (_, persisted) = drain(&mut node);
@@ -41,8 +35,15 @@ fn alone() -> Node {
     let (_, persisted) = drain(&mut node);
     node.handle(at(301), Input::Persisted(persisted.expect("the epoch is recorded")));
     assert!(node.view().chosen.is_some());
-    drain(&mut node);
+    make_durable(&mut node, 301);
     node
+}
+
+/// Makes durable whatever it wants to be, until it wants nothing more.
+fn make_durable(node: &mut Node, ms: u64) {
+    while let (_, Some(persisted)) = drain(node) {
+        node.handle(at(ms), Input::Persisted(persisted));
+    }
 }
 
 /// What a host would do now, and the newest batch it has to make durable.
@@ -72,11 +73,18 @@ fn put(n: u64, context: WriteContext) -> Input {
 
 fn gossip(from: u8, seq: u64, rumours: Vec<Member>) -> Input {
     let payload = Payload::Membership(Msg::Gossip { rumours });
-    Input::Message(Envelope { from: NodeId::small(from), generation: Generation(1), seq, payload })
+    Input::Message(Envelope { from: NodeId::small(from), generation: Generation(1), seq, epoch: Epoch(0), payload })
 }
 
 fn member(n: u8, incarnation: u64, state: State) -> Member {
-    Member { id: NodeId::small(n), generation: Generation(1), incarnation, state, profile: config(n).profile }
+    Member {
+        id: NodeId::small(n),
+        generation: Generation(1),
+        incarnation,
+        state,
+        accuser: None,
+        profile: config(n).profile,
+    }
 }
 
 fn replies(outputs: &[Output]) -> usize {
@@ -235,7 +243,13 @@ fn a_long_stall_of_the_disk_is_no_flood() {
         let payload = Payload::Kv(kv::Msg::Read { op, epoch: Epoch(1), round: Round(0), key: Bytes::from("k") });
         node.handle(
             at(401),
-            Input::Message(Envelope { from: NodeId::small(2), generation: Generation(1), seq, payload }),
+            Input::Message(Envelope {
+                from: NodeId::small(2),
+                generation: Generation(1),
+                seq,
+                epoch: Epoch(0),
+                payload,
+            }),
         );
     }
     node.handle(at(402), put(2, WriteContext::Current));
@@ -282,7 +296,10 @@ fn collected() -> (Node, Vec<Record>) {
 
 fn from_n2(ms: u64, seq: u64, msg: kv::Msg, node: &mut Node) -> Vec<Output> {
     let payload = Payload::Kv(msg);
-    node.handle(at(ms), Input::Message(Envelope { from: NodeId::small(2), generation: Generation(1), seq, payload }));
+    node.handle(
+        at(ms),
+        Input::Message(Envelope { from: NodeId::small(2), generation: Generation(1), seq, epoch: Epoch(0), payload }),
+    );
     drain(node).0
 }
 
@@ -337,14 +354,19 @@ fn a_restart_does_not_bring_back_what_was_collected() {
 
 #[test]
 fn a_bootstrapper_owns() {
-    let config = Config { bootstrap: Some(Bootstrap { owners: 1, replicas: 1 }), ..config(9) };
+    let config = Config { bootstrap: Some(Bootstrap { owners: 1, replicas: 1, tabs: false }), ..config(9) };
     let mut node = Node::new(config, 7).expect("sound settings");
     node.handle(at(0), gossip(2, 1, vec![member(2, 0, State::Alive)]));
-    let nothing = Payload::Topology(qunlong_core::topology::Msg::Nothing);
-    let envelope = Envelope { from: NodeId::small(2), generation: Generation(1), seq: 2, payload: nothing };
+    let nothing = Payload::Topology(qunlong_core::topology::Msg::Nothing {
+        seat: qunlong_core::topology::seat_of(&self::config(2).profile),
+    });
+    let envelope =
+        Envelope { from: NodeId::small(2), generation: Generation(1), seq: 2, epoch: Epoch(0), payload: nothing };
     node.handle(at(1), Input::Message(envelope));
+    assert_eq!(node.view().chosen, None, "it is in force once it is durable");
+    make_durable(&mut node, 2);
     let chosen = node.view().chosen.as_ref().expect("made");
-    assert!(chosen.config.storage.contains_key(&NodeId::small(9)));
+    assert!(chosen.config.seats(NodeId::small(9)));
 }
 
 #[test]
@@ -450,7 +472,7 @@ fn a_peer_cannot_make_a_key_grow_beyond_a_message() {
         let store = kv::Msg::Store { op, epoch: Epoch(1), round: Round(0), key, dot, versions };
         let (from, generation, seq) = (NodeId::small(2), Generation(1), round + 1);
         let payload = Payload::Kv(store);
-        node.handle(at(400 + round), Input::Message(Envelope { from, generation, seq, payload }));
+        node.handle(at(400 + round), Input::Message(Envelope { from, generation, seq, epoch: Epoch(0), payload }));
         let (_, persisted) = drain(&mut node);
         if let Some(id) = persisted {
             node.handle(at(400 + round), Input::Persisted(id));

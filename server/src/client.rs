@@ -3,10 +3,11 @@
 use std::io::{Read, Write};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use ureq::http::Response;
 use ureq::{Agent, Body};
 
+use crate::Change;
 use crate::failure::Failure;
 
 /// Exit code of a request that may still take effect: scripts must not take it for a refusal.
@@ -22,7 +23,7 @@ pub(crate) fn put(server: &str, key: &str, value: &str) -> Result<(), Failure> {
 
 pub(crate) fn get(server: &str, key: &str) -> Result<(), Failure> {
     let url = key_url(server, key);
-    let answer = json(checked(server, agent().get(&url).header("accept", "application/json").call())?)?;
+    let answer = json_of(checked(server, agent().get(&url).header("accept", "application/json").call())?)?;
     let values = answer["values"].as_array().cloned().unwrap_or_default();
     let mut out = std::io::stdout().lock();
     for value in &values {
@@ -47,7 +48,7 @@ pub(crate) fn list(server: &str, prefix: &str) -> Result<(), Failure> {
         if let Some(after) = &after {
             request = request.query("after", after);
         }
-        let answer = json(checked(server, request.call())?)?;
+        let answer = json_of(checked(server, request.call())?)?;
         for entry in answer["keys"].as_array().into_iter().flatten() {
             let count = entry["values"].as_array().map_or(0, Vec::len);
             let key = entry["key"].as_str().unwrap_or_default();
@@ -61,7 +62,7 @@ pub(crate) fn list(server: &str, prefix: &str) -> Result<(), Failure> {
 }
 
 pub(crate) fn members(server: &str) -> Result<(), Failure> {
-    let answer = json(checked(server, agent().get(format!("{server}/v1/members")).call())?)?;
+    let answer = json_of(checked(server, agent().get(format!("{server}/v1/members")).call())?)?;
     let owners: Vec<&str> = answer["owners"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     println!(
         "{:<20} {:<8} {:<8} {:>4} {:>4}  {:<6} ADDRESS OR RELAYS",
@@ -90,8 +91,121 @@ pub(crate) fn members(server: &str) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Who owns and votes, a line each, and what is under way.
+pub(crate) fn topology(server: &str) -> Result<(), Failure> {
+    let answer = fetch_topology(server)?;
+    println!(
+        "epoch {}, {}: {} copies of each key, {} of {} votes decide",
+        answer["epoch"],
+        answer["state"].as_str().unwrap_or_default(),
+        answer["replicas"],
+        answer["votes_needed"],
+        answer["voters"],
+    );
+    println!("servers that may still fail: {}", answer["servers_that_may_still_fail"]);
+    if answer["volatile"] == true {
+        println!("only tabs own and vote: nothing outlives their closing");
+    }
+    println!(
+        "\n{:<20} {:<8} {:<6} {:>6} {:>10}  {:<6} ZONE",
+        "NAME", "CLASS", "VOTES", "WEIGHT", "PARTITIONS", "ALIVE"
+    );
+    let yes = |value: &Value| if *value == true { "yes" } else { "no" };
+    for seat in answer["seats"].as_array().into_iter().flatten() {
+        println!(
+            "{:<20} {:<8} {:<6} {:>6} {:>10}  {:<6} {}",
+            seat["name"].as_str().unwrap_or_default(),
+            seat["class"].as_str().unwrap_or_default(),
+            yes(&seat["votes"]),
+            seat["weight"].to_string(),
+            seat["partitions"].to_string(),
+            yes(&seat["alive"]),
+            seat["zone"].as_str().filter(|zone| !zone.is_empty()).unwrap_or("-"),
+        );
+    }
+    if !answer["change"].is_null() {
+        println!("\n{}", under_way(&answer["change"]));
+    }
+    Ok(())
+}
+
+fn under_way(change: &Value) -> String {
+    let names = |key: &str| {
+        let names: Vec<&str> = change[key].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        if names.is_empty() { "nobody".to_owned() } else { names.join(", ") }
+    };
+    format!(
+        "a change is under way: {} joins, {} leaves, {} partitions get other owners",
+        names("joins"),
+        names("leaves"),
+        change["partitions_moved"]
+    )
+}
+
+fn fetch_topology(server: &str) -> Result<Value, Failure> {
+    json_of(checked(server, agent().get(format!("{server}/v1/topology")).call())?)
+}
+
+/// Asks for a change and waits until it is done.
+pub(crate) fn change(server: &str, change: &Change) -> Result<(), Failure> {
+    let members = json_of(checked(server, agent().get(format!("{server}/v1/members")).call())?)?;
+    let id = |name: &String| find_member(&members, name);
+    let add = |name: &String| Ok(json!({ "add": id(name)? }));
+    let remove = |name: &String| Ok(json!({ "remove": id(name)? }));
+    let steps: Vec<Value> = match change {
+        Change::Add { members } => members.iter().map(add).collect::<Result<_, Failure>>()?,
+        Change::Remove { members } => members.iter().map(remove).collect::<Result<_, Failure>>()?,
+        Change::Replace { old, new } => vec![add(new)?, remove(old)?],
+        Change::Weight { member, weight } => vec![json!({ "weigh": { "member": id(member)?, "weight": weight } })],
+        Change::Abort => vec![json!("abort")],
+    };
+    if steps.is_empty() {
+        return Err(Failure::new("BAD_REQUEST", "name at least one member"));
+    }
+    let url = format!("{server}/v1/topology/changes");
+    let answer = json_of(checked(server, agent().post(&url).send(json!({ "steps": steps }).to_string()))?)?;
+    let begun = answer["epoch"].as_u64().unwrap_or_default();
+    println!("epoch {begun} was chosen");
+    wait_until_settled(server, begun)
+}
+
+fn wait_until_settled(server: &str, begun: u64) -> Result<(), Failure> {
+    let mut told = String::new();
+    loop {
+        let answer = fetch_topology(server)?;
+        let epoch = answer["epoch"].as_u64().unwrap_or_default();
+        if epoch >= begun && answer["state"] == "settled" {
+            println!("epoch {epoch} is settled");
+            return Ok(());
+        }
+        let now = if answer["change"].is_null() { String::new() } else { under_way(&answer["change"]) };
+        if now != told {
+            println!("{now}");
+            told = now;
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// The id of the one member that has this name, this id, or an id that begins so.
+fn find_member(members: &Value, name: &str) -> Result<String, Failure> {
+    let members = || members["members"].as_array().into_iter().flatten();
+    let ids = |matches: &dyn Fn(&Value) -> bool| -> Vec<String> {
+        members().filter(|member| matches(member)).filter_map(|m| m["id"].as_str().map(str::to_owned)).collect()
+    };
+    let mut found = ids(&|member| member["profile"]["name"] == name || member["id"] == name);
+    if found.is_empty() {
+        found = ids(&|member| member["id"].as_str().is_some_and(|id| id.starts_with(name)));
+    }
+    match found.as_slice() {
+        [id] => Ok(id.clone()),
+        [] => Err(Failure::new("UNKNOWN_MEMBER", format!("no member is called {name}; qunlong members lists them"))),
+        _ => Err(Failure::new("BAD_REQUEST", format!("several members are called {name}; name one by its id"))),
+    }
+}
+
 pub(crate) fn status(server: &str) -> Result<(), Failure> {
-    let answer = json(checked(server, agent().get(format!("{server}/v1/status")).call())?)?;
+    let answer = json_of(checked(server, agent().get(format!("{server}/v1/status")).call())?)?;
     println!("{}", serde_json::to_string_pretty(&answer).expect("JSON prints"));
     Ok(())
 }
@@ -124,7 +238,7 @@ fn checked(server: &str, answer: Result<Response<Body>, ureq::Error>) -> Result<
         return Ok(answer);
     }
     let status = answer.status();
-    let body = json(answer).unwrap_or_default();
+    let body = json_of(answer).unwrap_or_default();
     let (code, message) = (body["error"]["code"].as_str(), body["error"]["message"].as_str());
     let mut failure = match (code, message) {
         (Some(code), Some(message)) => Failure::new("REFUSED", format!("{code}: {message}")),
@@ -152,7 +266,7 @@ fn unanswered(server: &str, error: &ureq::Error) -> Failure {
     Failure { exit: EXIT_UNKNOWN, ..Failure::new("UNKNOWN", message) }
 }
 
-fn json(mut answer: Response<Body>) -> Result<Value, Failure> {
+fn json_of(mut answer: Response<Body>) -> Result<Value, Failure> {
     let unreadable = |_| Failure::new("UNEXPECTED", "the answer is not JSON; is it a node of this version?");
     let text = answer.body_mut().with_config().limit(64 << 20).read_to_string().map_err(unreadable)?;
     serde_json::from_str(&text)

@@ -140,7 +140,7 @@ impl Cluster {
         let program = std::env::current_exe().map_err(|error| failed(&error))?;
         let mut command = Command::new(program);
         command.arg("node").args(["--listen", &member.address, "--name", name]).arg("--data").arg(&member.data);
-        command.args(["--supervisor", &supervisor.to_string()]);
+        command.args(["--supervisor", &supervisor.to_string(), "--tabs", "always"]);
         if !member.seeds.is_empty() {
             command.args(["--join", &member.seeds.join(",")]);
         }

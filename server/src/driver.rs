@@ -21,6 +21,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_tungstenite::tungstenite::Bytes;
 
+use crate::failure::Failure;
 use crate::hub::{Added, Hub};
 use crate::link::{self, LinkContext, LinkError, Outgoing};
 use crate::recording::Recording;
@@ -63,6 +64,8 @@ pub(crate) struct Snapshot {
     pub(crate) members: Vec<Member>,
     pub(crate) links: Vec<NodeId>,
     pub(crate) cuts: Vec<NodeId>,
+    /// While a change is under way: of how many partitions this node has everything.
+    pub(crate) taken_over: usize,
     pub(crate) keys: usize,
     pub(crate) digest: u64,
     pub(crate) dropped: u64,
@@ -195,7 +198,11 @@ impl Driver {
     }
 
     /// Runs until the node has left.
-    pub(crate) async fn run(mut self) {
+    ///
+    /// # Errors
+    ///
+    /// If it has to stop before.
+    pub(crate) async fn run(mut self) -> Result<(), Failure> {
         let mut upkeep = tokio::time::interval(UPKEEP);
         upkeep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         self.input(Input::Tick);
@@ -218,10 +225,21 @@ impl Driver {
                 self.word(word);
             }
             self.flush();
+            if let Some(generation) = self.node.superseded() {
+                return Err(Failure::new(
+                    "DUPLICATE_NODE_ID",
+                    format!(
+                        "another process runs under this node's identity (boot {}), and it is the newer; this one stops; \
+                         give each node a data folder of its own",
+                        generation.0
+                    ),
+                ));
+            }
         }
         if let Some(recording) = self.recording {
             recording.finish(&self.node);
         }
+        Ok(())
     }
 
     fn now(&self) -> Now {
@@ -301,8 +319,7 @@ impl Driver {
         if self.hub.is_cut(peer) {
             return;
         }
-        let storage = self.node.view().chosen.as_ref().map(|chosen| &chosen.config.storage);
-        let may_relay = storage.is_some_and(|storage| storage.contains_key(&peer));
+        let may_relay = self.node.view().chosen.as_ref().is_some_and(|chosen| chosen.config.relays(peer));
         let cluster = *self.cluster.borrow();
         let packets = match link::admit(frame, peer, may_relay, cluster) {
             Ok(packets) => packets,
@@ -377,9 +394,9 @@ impl Driver {
 
     fn look_after_links(&mut self) {
         let view = self.node.view();
-        let storage = view.chosen.as_ref().map(|chosen| &chosen.config.storage);
-        // What gossip says of others is not enough to let their pages in: only owners of the epoch are servers here.
-        let of_epoch = view.members.values().filter(|m| storage.is_some_and(|storage| storage.contains_key(&m.id)));
+        // What gossip says of others is not enough to let their pages in: only those with a seat are servers here.
+        let config = view.chosen.as_ref().map(|chosen| &chosen.config);
+        let of_epoch = view.members.values().filter(|m| config.is_some_and(|config| config.seats(m.id)));
         let servers: BTreeSet<String> = of_epoch.filter_map(|member| member.profile.address.clone()).collect();
         self.servers.send_if_modified(|known| {
             let changed = *known != servers;
@@ -403,6 +420,11 @@ impl Driver {
             Ok(_) => (),
             Err(LinkError::Handshake(HandshakeError::SameIdentity)) => was_myself = true,
             Err(error @ LinkError::Handshake(_)) => tracing::error!(address, %error, "cannot link"),
+            Err(LinkError::Refused) => {
+                if let Some(peer) = self.hub.listens_at(address) {
+                    self.input(Input::Refused { peer });
+                }
+            }
             Err(error) => tracing::debug!(address, %error, "cannot link"),
         }
         self.hub.dial_ended(address, was_myself);
@@ -417,6 +439,7 @@ impl Driver {
             members: view.members.values().cloned().collect(),
             links: self.hub.peers().collect(),
             cuts: self.hub.cuts(),
+            taken_over: view.taken_over.as_ref().map_or(0, |(_, partitions)| partitions.len()),
             keys: self.node.store().len(),
             digest: self.node.store().digest(),
             dropped: self.hub.dropped(),

@@ -199,6 +199,11 @@ impl Hub {
         due
     }
 
+    /// Who is known to listen at an address.
+    pub(crate) fn listens_at(&self, address: &str) -> Option<NodeId> {
+        self.dials.get(address)?.peer.filter(|&peer| peer != self.me)
+    }
+
     /// A dial, or the link it made, has ended.
     pub(crate) fn dial_ended(&mut self, address: &str, was_myself: bool) {
         if let Some(dial) = self.dials.get_mut(address) {

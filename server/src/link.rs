@@ -74,6 +74,8 @@ pub(crate) struct LinkContext {
 #[derive(Debug)]
 pub(crate) enum LinkError {
     Connect(String),
+    /// Nobody listens there: the machine answers, and says so.
+    Refused,
     Handshake(HandshakeError),
     Closed(String),
     Slow,
@@ -83,6 +85,7 @@ impl std::fmt::Display for LinkError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Connect(error) => f.write_str(error),
+            Self::Refused => f.write_str("nobody listens there"),
             Self::Handshake(error) => write!(f, "{}: {error}", error.code()),
             Self::Closed(reason) if reason.is_empty() => f.write_str("the peer hung up"),
             Self::Closed(reason) => write!(f, "the peer hung up: {reason}"),
@@ -102,10 +105,13 @@ pub(crate) fn websocket_config() -> WebSocketConfig {
 /// Dials a peer and serves the link until it closes.
 pub(crate) async fn dial(address: String, cx: LinkContext) -> Result<NodeId, LinkError> {
     let connect = |error: String| LinkError::Connect(error);
-    let stream = timeout(HANDSHAKE, TcpStream::connect(&address))
-        .await
-        .map_err(|_| LinkError::Slow)?
-        .map_err(|error| connect(error.to_string()))?;
+    let stream =
+        timeout(HANDSHAKE, TcpStream::connect(&address)).await.map_err(|_| LinkError::Slow)?.map_err(|error| {
+            match error.kind() {
+                std::io::ErrorKind::ConnectionRefused => LinkError::Refused,
+                _ => connect(error.to_string()),
+            }
+        })?;
     stream.set_nodelay(true).map_err(|error| connect(error.to_string()))?;
     let url = format!("ws://{address}/v1/link");
     let handshake = tokio_tungstenite::client_async_with_config(url, stream, Some(websocket_config()));

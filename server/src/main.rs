@@ -64,8 +64,15 @@ enum Command {
         #[arg(default_value = "")]
         prefix: String,
     },
-    /// Show who is in the cluster.
+    /// Show who is in the cluster, or change who owns and votes.
     Members {
+        #[command(flatten)]
+        server: Server,
+        #[command(subcommand)]
+        change: Option<Change>,
+    },
+    /// Show the epoch: who owns, who votes, what may still fail, and a change under way.
+    Topology {
         #[command(flatten)]
         server: Server,
     },
@@ -83,6 +90,22 @@ enum Command {
     },
     /// Measure a cluster of three nodes on this machine.
     Bench(BenchArguments),
+}
+
+/// A change of who owns and votes. Members are named by their names, their ids, or an id's first digits. The command
+/// waits until the change is done; it goes on without it.
+#[derive(Subcommand, Clone)]
+enum Change {
+    /// Give members a seat: they own their share and may vote.
+    Add { members: Vec<String> },
+    /// Take members' seats, all at once.
+    Remove { members: Vec<String> },
+    /// Give the seat of one member to another.
+    Replace { old: String, new: String },
+    /// Give a member a larger or smaller share.
+    Weight { member: String, weight: u32 },
+    /// Give up the change that is under way.
+    Abort,
 }
 
 /// Which node to ask.
@@ -119,6 +142,21 @@ struct NodeArguments {
     /// With --bootstrap: copies of each key. At most the number of owners.
     #[arg(long, default_value_t = 3, requires = "bootstrap")]
     replicas: u8,
+    /// With --bootstrap: tabs alone are to own and vote, and this server only relays. Nothing outlives their closing.
+    #[arg(long, requires = "bootstrap")]
+    tabs_alone: bool,
+    /// What fails together with this node: copies of a key are spread over zones.
+    #[arg(long)]
+    zone: Option<String>,
+    /// Which tabs the autopilot gives seats to.
+    #[arg(long, value_enum, default_value_t = TabSeats::Spare)]
+    tabs: TabSeats,
+    /// Change who owns and votes only when told to.
+    #[arg(long)]
+    no_autopilot: bool,
+    /// Seconds after which the autopilot gives a dead member's seat to another.
+    #[arg(long, default_value_t = 60)]
+    replace_after: u64,
     /// Serve the dashboard from this folder.
     #[arg(long)]
     web: Option<PathBuf>,
@@ -140,6 +178,17 @@ struct NodeArguments {
     /// Set by the demonstration: its supervisor's address. The node stops when its standard input closes.
     #[arg(long, hide = true)]
     supervisor: Option<String>,
+}
+
+/// Which tabs get seats.
+#[derive(Clone, Copy, ValueEnum)]
+enum TabSeats {
+    /// None, where there are servers.
+    Never,
+    /// Durable ones, as long as a server may fail and all tabs be closed at the same time.
+    Spare,
+    /// Durable ones, as many as a minority.
+    Always,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -197,7 +246,9 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Get { server, key } => client::get(&server.server, &key),
         Command::Delete { server, key } => client::delete(&server.server, &key),
         Command::List { server, prefix } => client::list(&server.server, &prefix),
-        Command::Members { server } => client::members(&server.server),
+        Command::Members { server, change: None } => client::members(&server.server),
+        Command::Members { server, change: Some(change) } => client::change(&server.server, &change),
+        Command::Topology { server } => client::topology(&server.server),
         Command::Status { server } => client::status(&server.server),
     }
 }

@@ -3,9 +3,9 @@
 use std::io::IsTerminal;
 use std::sync::Arc;
 
-use qunlong_core::config::{Bootstrap, Config};
+use qunlong_core::config::{Bootstrap, Config, Tabs};
 use qunlong_core::member::{Class, Durability, Profile};
-use qunlong_core::{Node, NodeId, limits};
+use qunlong_core::{Node, Storage, limits};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::unbounded_channel;
@@ -15,10 +15,10 @@ use tracing_subscriber::EnvFilter;
 use crate::driver::{Command, Driver, Parts};
 use crate::failure::Failure;
 use crate::http::{App, GRACE, Policy, keep_policy_current, router};
-use crate::identity::random;
+use crate::identity::{Identity, random};
 use crate::recording::Recording;
 use crate::store::Store;
-use crate::{LogFormat, NodeArguments};
+use crate::{LogFormat, NodeArguments, TabSeats};
 
 /// Runs a node until it is told to stop.
 pub(crate) async fn run(arguments: NodeArguments) -> Result<(), Failure> {
@@ -41,7 +41,7 @@ pub(crate) async fn run(arguments: NodeArguments) -> Result<(), Failure> {
     })?;
     let opened = Store::open(&arguments.data, arguments.new_identity)?;
     let address = arguments.advertise.clone().unwrap_or_else(|| arguments.listen.to_string());
-    let config = config(&arguments, opened.identity.node(), &address);
+    let config = config(&arguments, &opened.identity, &address);
     let seed = u64::from_le_bytes(random()?);
     let record = |path| Recording::start(path, &config, seed, &opened.records);
     let recording = arguments.record.as_deref().map(record).transpose()?;
@@ -74,11 +74,12 @@ pub(crate) async fn run(arguments: NodeArguments) -> Result<(), Failure> {
         told_to_stop(watches_stdin).await;
         commands.send(Command::Leave).await;
     });
-    driver.run().await;
+    let ended = driver.run().await;
     // The goodbyes are in the links' queues; give them a moment to leave.
     tokio::time::sleep(GRACE).await;
     server.abort();
     journal.join().map_err(|_| Failure::new("INTERNAL", "the journal's thread panicked"))?;
+    ended?;
     tracing::info!("node left");
     Ok(())
 }
@@ -93,22 +94,31 @@ async fn serve(listener: TcpListener, router: axum::Router) {
     }
 }
 
-fn config(arguments: &NodeArguments, id: NodeId, address: &str) -> Config {
+fn config(arguments: &NodeArguments, identity: &Identity, address: &str) -> Config {
+    let id = identity.node();
     let mut name = arguments.name.clone().unwrap_or_else(|| id.to_string());
     while name.len() > limits::NAME_BYTES {
         name.pop();
     }
+    let storage = Storage(identity.storage().incarnation);
     let profile = Profile {
-        name,
-        class: Class::Server,
-        durability: Durability::Durable,
         address: Some(address.to_owned()),
-        relays: Vec::new(),
+        zone: arguments.zone.clone().unwrap_or_default(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..Profile::new(name, Class::Server, Durability::Durable, storage)
     };
-    let bootstrap = arguments
-        .bootstrap
-        .then_some(Bootstrap { owners: arguments.owners, replicas: arguments.replicas.min(arguments.owners) });
-    Config { bootstrap, ..Config::new(id, profile) }
+    let replicas = arguments.replicas.min(arguments.owners);
+    let (owners, tabs) = (arguments.owners, arguments.tabs_alone);
+    let bootstrap = arguments.bootstrap.then_some(Bootstrap { owners, replicas, tabs });
+    let mut config = Config { bootstrap, ..Config::new(id, profile) };
+    config.autopilot.enabled = !arguments.no_autopilot;
+    config.autopilot.tabs = match arguments.tabs {
+        TabSeats::Never => Tabs::Never,
+        TabSeats::Spare => Tabs::Spare,
+        TabSeats::Always => Tabs::Always,
+    };
+    config.autopilot.replace_after = qunlong_core::Duration::secs(arguments.replace_after);
+    config
 }
 
 /// Ends with an interrupt, a termination, or, under a supervisor, with the end of standard input.

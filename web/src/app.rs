@@ -10,7 +10,7 @@ use yew::prelude::*;
 use crate::cluster::{Cluster, Mode, keep, own_host, stored, stored_for_tab, window};
 use crate::components::{Help, Navigation, TimeStrip, TopBar};
 use crate::i18n::{Language, Texts};
-use crate::pages::{JoinPage, KeysPage, MembersPage, NodePage, StagePage};
+use crate::pages::{JoinPage, KeysPage, MembersPage, NodePage, StagePage, TopologyPage};
 
 /// How often the screens are drawn again, at most.
 const REFRESH_MS: i32 = 100;
@@ -23,11 +23,12 @@ pub enum Page {
     Stage,
     Keys,
     Members,
+    Topology,
     Node,
 }
 
-/// All screens, in the order of the navigation and of the keys 1 to 5.
-pub const PAGES: [Page; 5] = [Page::Join, Page::Stage, Page::Keys, Page::Members, Page::Node];
+/// All screens, in the order of the navigation and of the keys 1 to 6.
+pub const PAGES: [Page; 6] = [Page::Join, Page::Stage, Page::Keys, Page::Members, Page::Topology, Page::Node];
 
 impl Page {
     /// Its name in the address.
@@ -38,6 +39,7 @@ impl Page {
             Self::Stage => "stage",
             Self::Keys => "keys",
             Self::Members => "members",
+            Self::Topology => "topology",
             Self::Node => "node",
         }
     }
@@ -50,6 +52,7 @@ impl Page {
             Self::Stage => texts.stage,
             Self::Keys => texts.keys,
             Self::Members => texts.members,
+            Self::Topology => texts.topology,
             Self::Node => texts.this_node,
         }
     }
@@ -265,6 +268,7 @@ fn App() -> Html {
         Page::Stage => html! { <StagePage ..screen.clone() /> },
         Page::Keys => html! { <KeysPage ..screen.clone() /> },
         Page::Members => html! { <MembersPage ..screen.clone() /> },
+        Page::Topology => html! { <TopologyPage ..screen.clone() /> },
         Page::Node => html! { <NodePage ..screen.clone() /> },
     };
     let first_message = cluster.read().first_message_ms.map(|ms| format!("{ms:.0}"));
@@ -320,7 +324,18 @@ fn use_page_events(cluster: &Rc<Cluster>, view: &UseReducerHandle<View>) {
         let document = window().document().expect("the page has a document");
         let shown = Rc::clone(&cluster);
         let of = document.clone();
-        listen(&document, "visibilitychange", Box::new(move |_| shown.watch(!of.hidden())));
+        listen(
+            &document,
+            "visibilitychange",
+            Box::new(move |_| {
+                shown.watch(!of.hidden());
+                shown.drowsy(of.hidden());
+            }),
+        );
+        let (frozen, resumed) = (Rc::clone(&cluster), Rc::clone(&cluster));
+        listen(&document, "freeze", Box::new(move |_| frozen.drowsy(true)));
+        let of = document.clone();
+        listen(&document, "resume", Box::new(move |_| resumed.drowsy(of.hidden())));
         listen(&window(), "pagehide", Box::new(move |_| cluster.leave()));
         // The browser may bring back a page that had said goodbye: it starts afresh.
         let restored = |event: Event| {
@@ -400,7 +415,7 @@ fn is_typing(event: &KeyboardEvent) -> bool {
 /// Does what a key stands for. Whether it stands for anything.
 fn press(key: &str, cluster: &Cluster, view: &UseReducerHandle<View>) -> bool {
     match key {
-        "1" | "2" | "3" | "4" | "5" => {
+        "1" | "2" | "3" | "4" | "5" | "6" => {
             let number = usize::from(key.as_bytes()[0] - b'1');
             view.dispatch(Action::Page(PAGES[number]));
         }

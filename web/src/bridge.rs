@@ -27,6 +27,8 @@ pub enum ToWorker {
     },
     /// Whether anybody looks: events are only made and sent while somebody does.
     Watch(bool),
+    /// The page is hidden or about to be frozen, or is back in front.
+    Drowsy(bool),
     /// The page is going away.
     Leave,
 }

@@ -2,7 +2,7 @@
 //! of both. Screens read it and ask it; it knows nothing of screens.
 
 use std::cell::{Cell, Ref, RefCell, RefMut};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
 use futures::StreamExt;
@@ -11,6 +11,7 @@ use js_sys::{ArrayBuffer, Uint8Array};
 use qunlong_core::cluster::ClusterConfig;
 use qunlong_core::kv::{Op, Outcome as KvOutcome};
 use qunlong_core::member::{Class, Member, State};
+use qunlong_core::topology::spare_servers;
 use qunlong_core::{Event, NodeId, Outcome, Refusal, wire};
 use serde_json::Value;
 use wasm_bindgen::prelude::*;
@@ -22,6 +23,7 @@ use crate::canvas::Canvas;
 use crate::draw::{self, Placed};
 use crate::driver::sleep;
 use crate::model::Playback;
+use crate::ownership::{Colours, Ownership};
 use crate::recording::Show;
 use crate::socket::{Heard, Socket};
 use crate::store::describe;
@@ -77,6 +79,14 @@ pub struct World {
     live: Status,
     /// Where nodes stand, made anew when members change.
     pub placed: Vec<Placed>,
+    /// Who owns what, made anew when the configuration changes.
+    pub ownership: Option<Rc<Ownership>>,
+    /// The colours of the members with seats.
+    pub colours: Colours,
+    /// How many servers may still fail, made anew when the configuration or who is alive changes.
+    pub spare: Option<usize>,
+    /// Who was alive when that was counted.
+    alive: BTreeSet<NodeId>,
     /// The stage's canvas while it is on the screen.
     pub canvas: Option<Canvas>,
     /// Frames drawn in the last second.
@@ -139,6 +149,10 @@ impl Cluster {
             show: None,
             live: Status::default(),
             placed: Vec::new(),
+            ownership: None,
+            colours: Colours::default(),
+            spare: None,
+            alive: BTreeSet::new(),
             canvas: None,
             frames_per_second: 0,
             first_message_ms: None,
@@ -249,6 +263,11 @@ impl Cluster {
     /// The page is going away.
     pub fn leave(&self) {
         self.tell(&ToWorker::Leave);
+    }
+
+    /// The page is hidden or about to be frozen, or is back in front: other members are told.
+    pub fn drowsy(&self, drowsy: bool) {
+        self.tell(&ToWorker::Drowsy(drowsy));
     }
 
     /// Whether anybody looks at the page.
@@ -514,7 +533,7 @@ impl World {
     /// Whether a node owns data in the chosen epoch.
     #[must_use]
     pub fn is_owner(&self, id: NodeId) -> bool {
-        self.status.config.as_ref().is_some_and(|config| config.storage.contains_key(&id))
+        self.status.config.as_ref().is_some_and(|config| config.seats(id))
     }
 
     /// What a live node told; while a recording is shown, nobody listens.
@@ -577,6 +596,43 @@ impl World {
 
     fn arrange(&mut self) {
         self.placed = draw::arrange(&self.status.members);
+        let config = self.status.config.as_ref();
+        let alive = self.status.members.iter().filter(|member| member.state == State::Alive);
+        let alive: BTreeSet<NodeId> = alive.map(|member| member.id).collect();
+        let same_config = self.ownership.as_ref().map(|ownership| &ownership.config) == config;
+        if same_config && alive == self.alive {
+            return;
+        }
+        if !same_config {
+            self.ownership = config.map(|config| Rc::new(Ownership::of(config)));
+            config.into_iter().for_each(|config| self.colours.follow(config));
+        }
+        self.spare = config.map(|config| {
+            let spare = |roster| spare_servers(roster, config.replicas, |node, _| alive.contains(&node));
+            config.rosters().map(spare).min().unwrap_or(0)
+        });
+        self.alive = alive;
+    }
+
+    /// Nodes in the order of their names.
+    #[must_use]
+    pub fn by_name(&self, nodes: impl IntoIterator<Item = NodeId>) -> Vec<NodeId> {
+        let mut nodes: Vec<NodeId> = nodes.into_iter().collect();
+        nodes.sort_by_cached_key(|&node| (self.name(node), node));
+        nodes
+    }
+
+    /// The names of all that have a seat.
+    #[must_use]
+    pub fn seat_names(&self) -> BTreeMap<NodeId, String> {
+        let seats = self.status.config.iter().flat_map(ClusterConfig::storage);
+        seats.map(|node| (node, self.name(node))).collect()
+    }
+
+    /// What people call a zone: a tab's is the server that it is linked to first, unless its operator says otherwise.
+    #[must_use]
+    pub fn zone(&self, zone: &str) -> String {
+        NodeId::parse_hex(zone).map_or_else(|| zone.to_owned(), |server| self.name(server))
     }
 
     /// Moves and draws the picture. Whether anything changed that the screens tell in words.

@@ -80,7 +80,7 @@ pub fn TopBar(screen: &Screen) -> Html {
 #[function_component]
 pub fn Navigation(screen: &Screen) -> Html {
     let texts = screen.texts();
-    let icons = ["⊕", "◎", "≡", "∷", "▣"];
+    let icons = ["⊕", "◎", "≡", "∷", "▦", "▣"];
     let items = PAGES.into_iter().zip(icons).enumerate().map(|(i, (page, icon))| {
         let go = screen.act.reform(move |event: MouseEvent| {
             event.prevent_default();
@@ -184,7 +184,7 @@ pub fn Help(screen: &Screen) -> Html {
         });
     }
     let rows = [
-        ("1 – 5", texts.help_screens),
+        ("1 – 6", texts.help_screens),
         ("␣", texts.help_pause),
         (".", texts.help_step),
         ("[  ]", texts.help_speed),
@@ -285,4 +285,17 @@ pub fn state_mark(language: i18n::Language, state: State) -> Html {
     html! {
         <span class={classes!("state", class)}><span aria-hidden="true">{ mark }</span>{ " " }{ i18n::state(language, state) }</span>
     }
+}
+
+/// Numbers with what they count, beside a title.
+pub fn figures<const N: usize>(figures: [(&'static str, String); N]) -> Html {
+    let figures =
+        figures.map(|(label, figure)| html! { <div class="figure"><b>{ figure }</b><span>{ label }</span></div> });
+    html! { <div class="figures">{ for figures }</div> }
+}
+
+/// A number of bytes for people.
+#[must_use]
+pub fn bytes(count: u64) -> String {
+    if count < 10_000 { format!("{count} B") } else { format!("{:.1} kB", count as f64 / 1_000.0) }
 }

@@ -92,9 +92,8 @@ mod tests {
     use qunlong_core::member::{Durability, Profile};
 
     fn member(n: u8, class: Class, state: State) -> Member {
-        let profile =
-            Profile { name: format!("m{n}"), class, durability: Durability::Durable, address: None, relays: vec![] };
-        Member { id: NodeId::small(n), generation: Generation(1), incarnation: 0, state, profile }
+        let profile = Profile::new(format!("m{n}"), class, Durability::Durable, qunlong_core::Storage::default());
+        Member { id: NodeId::small(n), generation: Generation(1), incarnation: 0, state, accuser: None, profile }
     }
 
     #[test]

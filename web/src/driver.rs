@@ -19,7 +19,7 @@ use qunlong_core::member::{Class, Durability, Profile, State};
 use qunlong_core::trace::Level;
 use qunlong_core::wire::{self, FrameWriter, Packet};
 use qunlong_core::{
-    Event, Input, Instant, Node, NodeId, Now, Op, Output, Refusal, RequestId, WallTime, limits, membership,
+    Event, Input, Instant, Node, NodeId, Now, Op, Output, Refusal, RequestId, Storage, WallTime, limits, membership,
 };
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::spawn_local;
@@ -90,9 +90,10 @@ fn receive(message: ToWorker) {
         (ToWorker::Join { hint, name, server }, None) => spawn_local(join(hint, name, server)),
         (ToWorker::Ask { id, op }, Some(driver)) => driver.borrow_mut().ask(id, op),
         (ToWorker::Watch(on), Some(driver)) => driver.borrow_mut().watch(on),
+        (ToWorker::Drowsy(drowsy), Some(driver)) => driver.borrow_mut().drowsy(drowsy),
         (ToWorker::Leave, Some(driver)) => driver.borrow_mut().leave(),
         (ToWorker::Ask { id, .. }, None) => post(&FromWorker::Answer { id, result: Err(Refusal::NoEpoch) }),
-        (ToWorker::Join { .. } | ToWorker::Watch(_) | ToWorker::Leave, _) => (),
+        (ToWorker::Join { .. } | ToWorker::Watch(_) | ToWorker::Drowsy(_) | ToWorker::Leave, _) => (),
     }
 }
 
@@ -196,7 +197,9 @@ impl Driver {
         while name.len() > limits::NAME_BYTES {
             name.pop();
         }
-        let profile = Profile { name, class: Class::Tab, durability, address: None, relays: Vec::new() };
+        let storage = Storage(opened.identity.storage().incarnation);
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let profile = Profile { version, ..Profile::new(name, Class::Tab, durability, storage) };
         let config = Config::new(opened.identity.id, profile);
         let seed = u64::from_le_bytes(store::random_bytes());
         let node = Node::restore(config, seed, opened.records).map_err(|error| error.to_string())?;
@@ -256,6 +259,13 @@ impl Driver {
 
     fn watch(&mut self, on: bool) {
         self.node.set_level(if on { Level::Messages } else { Level::Off });
+    }
+
+    /// Tells the others that this node may fall silent at any time, or that it will not any more.
+    fn drowsy(&mut self, drowsy: bool) {
+        let op = Op::Membership(membership::Op::Drowsy(drowsy));
+        self.input(Input::Request { id: RequestId(u64::MAX - 1), op });
+        self.flush();
     }
 
     fn leave(&mut self) {
@@ -447,7 +457,7 @@ impl Driver {
         let view = self.node.view();
         let Some(chosen) = &view.chosen else { return };
         for member in view.members.values() {
-            let is_relay = chosen.config.storage.contains_key(&member.id) && member.state == State::Alive;
+            let is_relay = chosen.config.relays(member.id) && member.state == State::Alive;
             let Some(address) = member.profile.address.as_ref().filter(|_| is_relay) else { continue };
             let known = self.dials.values().any(|dial| dial.peer == Some(member.id));
             if !known && !self.dials.contains_key(address) {
@@ -487,8 +497,7 @@ impl Driver {
     fn frame(&mut self, peer: NodeId, frame: &[u8]) -> Result<(), wire::DecodeError> {
         let mine = self.node.view().chosen.as_ref().map(|chosen| chosen.config.cluster);
         let packets = wire::read_frame(frame, mine)?;
-        let storage = self.node.view().chosen.as_ref().map(|chosen| &chosen.config.storage);
-        let may_relay = storage.is_some_and(|storage| storage.contains_key(&peer));
+        let may_relay = self.node.view().chosen.as_ref().is_some_and(|chosen| chosen.config.relays(peer));
         for packet in packets {
             if packet.to == self.node.id() && (packet.from == peer || may_relay) {
                 match wire::decode_message(packet.from, packet.body) {

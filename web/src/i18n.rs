@@ -1,11 +1,15 @@
 //! Everything the page says, in Chinese and English. A text that one language lacks does not compile.
 
+use qunlong_core::config::MembershipConfig;
 use qunlong_core::kv::{Event as KvEvent, OpKind, Phase};
 use qunlong_core::lift::{EventKind, Family};
-use qunlong_core::member::{Class, Durability, State};
+use qunlong_core::member::{Class, Durability, Member, State};
 use qunlong_core::membership::Event as MembershipEvent;
-use qunlong_core::topology::Event as TopologyEvent;
+use qunlong_core::topology::{Event as TopologyEvent, Reason, Step};
 use qunlong_core::{Event, NodeId, Refusal};
+
+use crate::epochs::Mark;
+use crate::ownership::Share;
 
 /// A language of the page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,6 +77,7 @@ texts! {
     stage: "舞台", "Stage";
     keys: "键值", "Keys";
     members: "成员", "Members";
+    topology: "拓扑", "Topology";
     this_node: "本节点", "This node";
     language_switch: "English", "中文";
     theme_dark: "深色", "Dark";
@@ -202,6 +207,67 @@ texts! {
     owns: "所有者", "Owner";
     id: "编号", "Id";
     spare: "还可失去的服务器", "servers that may still fail";
+    zone: "区域", "Zone";
+    version: "版本", "Version";
+    drowsy: "隐藏", "hidden";
+    drowsy_means: "这个标签页被隐藏，随时可能沉默；那不等于死亡", "The tab is hidden and may fall silent at any time, which does not mean that it is dead";
+
+    rumour_title: "流言如何传开", "How a rumour spread";
+    rumour_lead: "至少两个节点讲到的最新消息；时间取自各节点自己的时钟。消息也搭乘探测与全量交换，所以可能比预测传得快。", "The newest claim that at least two nodes told of, timed by each node's own clock. Claims also ride on probes and full exchanges, so they may be faster than predicted.";
+    rumour_empty: "还没有哪个消息被两个节点讲到。打开或关闭一个标签页，就会有一条流言传开。", "No claim yet that two nodes told of. Open or close a tab, and a rumour will spread.";
+    rumour_picture: "知道这条流言的节点数随时间的变化", "How many nodes know the rumour, over time";
+    rumour_know: "知情的节点", "nodes that know";
+    rumour_ms: "第一个节点知道之后的毫秒数", "ms after the first node knew";
+    rumour_seen: "实际", "seen";
+    rumour_branch: "谁告诉了谁", "who told whom";
+    rumour_after: "之后", "After";
+    rumour_from: "听谁说的", "Heard from";
+    rumour_itself: "自己发现", "found out itself";
+    rumour_untold: "它的话没有到达本页，但它告诉了别人", "Its own word did not reach this page, but it told others";
+
+    topology_lead: "谁存数据、谁投票：由投票者选定，一个纪元接着一个纪元。一切法定票数都由此计算，从不由流言计算。", "Who owns data and who votes: chosen by the voters, one epoch after the other. Every quorum is counted from this, never from gossip.";
+    topology_none: "这里还不知道任何纪元。", "No epoch is known here yet.";
+    settled: "已定", "settled";
+    joint: "变更进行中：新旧两组都须同意", "joint: a change is under way, both groups must agree";
+    copies: "每键份数", "copies (N)";
+    votes_needed: "须有的票数", "votes needed";
+    tabs_alone: "只有标签页持有数据：它们全部关闭之后，什么都不会留下。", "Only tabs hold the data: nothing outlives the closing of the tabs.";
+    seats: "席位", "Seats";
+    weight: "权重", "Weight";
+    votes: "投票", "Votes";
+    partitions: "分区", "Partitions";
+    joins: "加入", "joins";
+    leaves: "离开", "leaves";
+    unknown: "未知", "unknown";
+    who_owns: "谁拥有什么", "Who owns what";
+    who_owns_lead: "每个方格是 256 个分区之一，颜色属于它的第一个所有者。选中一个成员，看它拥有哪些；圆点表示它不是第一个。", "Each square is one of the 256 partitions, in the colour of its first owner. Choose a member to see what it owns; a dot means that it is not the first.";
+    who_owns_moves: "画斜线的方格正在更换所有者。", "Hatched squares are getting other owners.";
+    partition: "分区", "Partition";
+    owners_next: "将来的所有者", "Owners to come";
+    change: "变更", "The change";
+    change_under_way: "进行中", "under way";
+    change_completed: "已完成", "completed";
+    change_given_up: "已放弃", "given up";
+    change_joins: "加入者", "Joins";
+    change_leaves: "离开者", "Leaves";
+    change_weighs: "权重", "Weights";
+    change_moved: "更换所有者的分区", "Partitions moved";
+    change_picture: "新旧两组投票者各自进行到哪一步", "How far the voters of both groups are";
+    nobody: "无", "nobody";
+    old_group: "旧组", "Old group";
+    new_group: "新组", "New group";
+    both_groups: "结束变更需要两组各自过半", "What ends the change needs a majority of both";
+    voter: "投票者", "Voter";
+    group: "组", "Group";
+    mark_silent: "尚无消息", "not heard yet";
+    mark_reported: "已报告", "has reported";
+    mark_promised: "已承诺", "has promised";
+    mark_accepted: "已接受", "has accepted";
+    taking_over: "接管", "Taking over";
+    fetched: "取得的数据", "Fetched";
+    epochs_told: "纪元如何选定", "How epochs were chosen";
+    epochs_told_lead: "先承诺（阶段一），后接受（阶段二），过半即选定。一次变更要这样选定两次。最新的在上。", "First promises (phase 1), then acceptances (phase 2); a majority chooses. A change takes two such decisions. The newest is on top.";
+    epochs_told_empty: "打开本页以来还没有变更。", "No change since this page was opened.";
 
     node_title: "本节点", "This node";
     node_lead: "运行在这个标签页的工作线程里，与服务器是同一份核心代码。", "Runs in this tab's worker: the same core as the servers.";
@@ -231,7 +297,7 @@ texts! {
     help_pause: "暂停 / 继续画面", "Pause or play the view";
     help_step: "单步", "One step";
     help_speed: "放慢 / 加快", "Slower, faster";
-    help_table: "图形 / 表格（舞台）", "Picture or table (Stage)";
+    help_table: "图形 / 表格（舞台、拓扑）", "Picture or table (Stage, Topology)";
     help_language: "切换语言", "Change language";
     help_theme: "切换主题", "Change theme";
     help_filter: "去筛选框（舞台、键值）", "Go to the filter (Stage, Keys)";
@@ -275,6 +341,59 @@ pub fn durability(language: Language, durability: Durability) -> &'static str {
         (Language::Chinese, Durability::Volatile) => "易失",
         (Language::English, Durability::Durable) => "durable",
         (Language::English, Durability::Volatile) => "volatile",
+    }
+}
+
+/// A claim about a member.
+#[must_use]
+pub fn claim(language: Language, member: &Member) -> String {
+    let (name, state) = (&member.profile.name, state(language, member.state));
+    let (boot, incarnation) = (member.generation.0, member.incarnation);
+    match language {
+        Language::Chinese => format!("“{name} {state}”（第 {boot} 次启动，化身 {incarnation}）"),
+        Language::English => format!("“{name} is {state}” (boot {boot}, incarnation {incarnation})"),
+    }
+}
+
+/// What the predicted curve of a rumour assumes.
+#[must_use]
+pub fn prediction(language: Language, settings: &MembershipConfig) -> String {
+    let (fanout, ms) = (settings.gossip_fanout, settings.gossip_interval.as_millis());
+    match language {
+        Language::Chinese => format!("仅靠流言的预测：每个知情者每 {ms} 毫秒随机告诉 {fanout} 个成员"),
+        Language::English => {
+            format!("predicted for rumours alone: everybody who knows tells {fanout} members at random every {ms} ms")
+        }
+    }
+}
+
+/// How much of the partitions is one member's.
+#[must_use]
+pub fn share(language: Language, share: Share) -> String {
+    match language {
+        Language::Chinese => format!("{} 个，其中 {} 个排第一", share.owned, share.first),
+        Language::English => format!("{}, first of {}", share.owned, share.first),
+    }
+}
+
+/// How many of a group have accepted.
+#[must_use]
+pub fn accepted(language: Language, have: usize, needed: u8) -> String {
+    match language {
+        Language::Chinese => format!("接受 {have}/{needed}"),
+        Language::English => format!("accepted {have}/{needed}"),
+    }
+}
+
+/// How far a voter is.
+#[must_use]
+pub fn mark(language: Language, mark: Mark) -> &'static str {
+    let texts = language.texts();
+    match mark {
+        Mark::Silent => texts.mark_silent,
+        Mark::Reported => texts.mark_reported,
+        Mark::Promised => texts.mark_promised,
+        Mark::Accepted => texts.mark_accepted,
     }
 }
 
@@ -338,6 +457,19 @@ pub fn refusal(language: Language, refusal: &Refusal) -> String {
         Refusal::NotAnOwner => "该副本不是此键的所有者；请重试".to_owned(),
         Refusal::DiskFull => "能问到的所有者的磁盘都满了；什么都没有写入；腾出空间后会自动恢复".to_owned(),
         Refusal::Leaving => "本节点正在离开集群；请问别的节点".to_owned(),
+        Refusal::CatchingUp => "该副本正从别处接管此键；请重试".to_owned(),
+        Refusal::ConfigChangeInProgress { epoch } => {
+            format!("另一项变更正在进行或已被选定（纪元 {}）；请查看后再试", epoch.0)
+        }
+        Refusal::StorageLost => {
+            "本节点丢失了它在集群中的位置所属的存储；请在空文件夹中以新节点启动，并移除旧节点".to_owned()
+        }
+        Refusal::NotAVoter => "被问的节点对配置没有投票权；请重试".to_owned(),
+        Refusal::UnknownMember { member } => format!("这里不认识成员 {member}；请先列出成员"),
+        Refusal::TooFewMembers { replicas } => {
+            format!("剩下的成员不足 {replicas} 个，放不下 {replicas} 份副本；请先增加成员")
+        }
+        Refusal::NoChange => "什么都不会改变".to_owned(),
     };
     format!("{}：{what}", refusal.code())
 }
@@ -414,18 +546,56 @@ fn explain_english(who: &str, kind: &EventKind, name: &impl Fn(NodeId) -> String
             MembershipEvent::Conflict { generation } => {
                 format!("{who} heard of another process under its own id (boot {})", generation.0)
             }
+            MembershipEvent::Vanished { target, witnesses } => format!(
+                "{who} holds {} gone: nobody listens at its address any more, as {} found out",
+                name(*target),
+                list(witnesses, name, " and ")
+            ),
             MembershipEvent::Forgot(node) => format!("{who} forgot {}", name(*node)),
         },
         EventKind::Topology(event) => match event {
             TopologyEvent::Bootstrapped(config) => format!(
                 "{who} made epoch {}: {} owners, {} copies of each key",
                 config.epoch.0,
-                config.storage.len(),
+                config.current.owners().count(),
                 config.replicas
             ),
-            TopologyEvent::Adopted(config) => format!("{who} adopted epoch {}", config.epoch.0),
+            TopologyEvent::Adopted(config) if config.next.is_some() => {
+                format!("{who} adopted epoch {}: a change is under way, both groups must agree", config.epoch.0)
+            }
+            TopologyEvent::Adopted(config) => format!("{who} adopted epoch {}: settled", config.epoch.0),
             TopologyEvent::RefusedCluster { from, .. } => {
                 format!("{who} refused {}'s config: it belongs to another cluster", name(*from))
+            }
+            TopologyEvent::Prepared { epoch, ballot, voters, needed } => format!(
+                "{who} asks {} voters what may follow epoch {}, with ballot {}; {needed} must promise",
+                voters.len(),
+                epoch.0,
+                ballot.counter
+            ),
+            TopologyEvent::Proposed { config, inherited: true, needed, .. } => {
+                format!("{who} must propose epoch {} as somebody had before; {needed} must accept", config.epoch.0)
+            }
+            TopologyEvent::Proposed { config, needed, .. } => {
+                format!("{who} proposes epoch {}; {needed} must accept", config.epoch.0)
+            }
+            TopologyEvent::Counted { from, have, needed, .. } => {
+                format!("{who} counts vote {have} of {needed}: {}", name(*from))
+            }
+            TopologyEvent::Outbid { ballot, from, promised } => format!(
+                "{} refused {who}'s ballot {}: it had promised ballot {} of {}",
+                name(*from),
+                ballot.counter,
+                promised.counter,
+                name(promised.node)
+            ),
+            TopologyEvent::Chosen { epoch, .. } => format!("{who} has its quorum: epoch {} is chosen", epoch.0),
+            TopologyEvent::Unseated { .. } => {
+                format!("{who} has lost the storage that its seat was given to, and takes no part")
+            }
+            TopologyEvent::Autopilot { reason, steps } => {
+                let steps: Vec<String> = steps.iter().map(|wish| step(Language::English, wish, name)).collect();
+                format!("{who}'s autopilot: {}; it asks to {}", why(Language::English, *reason, name), steps.join(", "))
             }
         },
         EventKind::Kv(event) => match event {
@@ -448,10 +618,54 @@ fn explain_english(who: &str, kind: &EventKind, name: &impl Fn(NodeId) -> String
                 "all owners hold the same deletes: {who} forgot {keys} keys; round {} of partition {} begins",
                 round.0, partition.0
             ),
+            KvEvent::Fetched { partition, from, bytes } => {
+                format!("{who} fetched {bytes} bytes of partition {} from {}", partition.0, name(*from))
+            }
+            KvEvent::TookOver { partition, have, of } => {
+                format!("{who} has taken over partition {}: {have} of {of}", partition.0)
+            }
             KvEvent::Repaired { key, from } => {
                 format!("{who} was behind on “{key}”; {} brought it up to date", name(*from))
             }
         },
+    }
+}
+
+/// Why the autopilot wants a change.
+#[must_use]
+pub fn why(language: Language, reason: Reason, name: &impl Fn(NodeId) -> String) -> String {
+    match (language, reason) {
+        (Language::English, Reason::Stuck) => "the change under way cannot be completed".to_owned(),
+        (Language::English, Reason::Gone { member }) => format!("{} has been down for too long", name(member)),
+        (Language::English, Reason::Closed { member }) => format!("the tab {} was closed", name(member)),
+        (Language::English, Reason::Hidden { member }) => format!("the tab {} is hidden", name(member)),
+        (Language::English, Reason::Ready { member }) => format!("{} is durable and has stayed", name(member)),
+        (Language::English, Reason::Votes) => "other members can vote better".to_owned(),
+        (Language::Chinese, Reason::Stuck) => "进行中的变更无法完成".to_owned(),
+        (Language::Chinese, Reason::Gone { member }) => format!("{} 离线太久", name(member)),
+        (Language::Chinese, Reason::Closed { member }) => format!("标签页 {} 已关闭", name(member)),
+        (Language::Chinese, Reason::Hidden { member }) => format!("标签页 {} 被隐藏", name(member)),
+        (Language::Chinese, Reason::Ready { member }) => format!("{} 能持久保存且一直在线", name(member)),
+        (Language::Chinese, Reason::Votes) => "由别的成员投票更好".to_owned(),
+    }
+}
+
+/// One wish for the configuration.
+#[must_use]
+pub fn step(language: Language, step: &Step, name: &impl Fn(NodeId) -> String) -> String {
+    match (language, *step) {
+        (Language::English, Step::Add { member, .. }) => format!("add {}", name(member)),
+        (Language::English, Step::Remove { member }) => format!("remove {}", name(member)),
+        (Language::English, Step::Weight { member, weight }) => format!("give {} weight {weight}", name(member)),
+        (Language::English, Step::Unvote { member }) => format!("move {}'s vote", name(member)),
+        (Language::English, Step::Vote) => "give out votes anew".to_owned(),
+        (Language::English, Step::GiveUp) => "give the change up".to_owned(),
+        (Language::Chinese, Step::Add { member, .. }) => format!("加入 {}", name(member)),
+        (Language::Chinese, Step::Remove { member }) => format!("移除 {}", name(member)),
+        (Language::Chinese, Step::Weight { member, weight }) => format!("将 {} 的权重设为 {weight}", name(member)),
+        (Language::Chinese, Step::Unvote { member }) => format!("移走 {} 的投票权", name(member)),
+        (Language::Chinese, Step::Vote) => "重新分配投票权".to_owned(),
+        (Language::Chinese, Step::GiveUp) => "放弃变更".to_owned(),
     }
 }
 
@@ -477,18 +691,52 @@ fn explain_chinese(who: &str, kind: &EventKind, name: &impl Fn(NodeId) -> String
             MembershipEvent::Conflict { generation } => {
                 format!("{who} 听说有别的进程用着自己的编号（第 {} 次启动）", generation.0)
             }
+            MembershipEvent::Vanished { target, witnesses } => {
+                format!("{who} 认定 {} 已消失：{} 发现它的地址已无人监听", name(*target), list(witnesses, name, "、"))
+            }
             MembershipEvent::Forgot(node) => format!("{who} 忘掉了 {}", name(*node)),
         },
         EventKind::Topology(event) => match event {
             TopologyEvent::Bootstrapped(config) => format!(
                 "{who} 创立纪元 {}：{} 个所有者，每键 {} 份",
                 config.epoch.0,
-                config.storage.len(),
+                config.current.owners().count(),
                 config.replicas
             ),
-            TopologyEvent::Adopted(config) => format!("{who} 采纳纪元 {}", config.epoch.0),
+            TopologyEvent::Adopted(config) if config.next.is_some() => {
+                format!("{who} 采纳纪元 {}：变更进行中，新旧两组都须同意", config.epoch.0)
+            }
+            TopologyEvent::Adopted(config) => format!("{who} 采纳纪元 {}：已定", config.epoch.0),
             TopologyEvent::RefusedCluster { from, .. } => {
                 format!("{who} 拒绝了 {} 的配置：属于另一个集群", name(*from))
+            }
+            TopologyEvent::Prepared { epoch, ballot, voters, needed } => format!(
+                "{who} 以选票 {} 询问 {} 个投票者：纪元 {} 之后是什么；须有 {needed} 个承诺",
+                ballot.counter,
+                voters.len(),
+                epoch.0
+            ),
+            TopologyEvent::Proposed { config, inherited: true, needed, .. } => {
+                format!("{who} 必须提出别人先前提出的纪元 {}；须有 {needed} 个接受", config.epoch.0)
+            }
+            TopologyEvent::Proposed { config, needed, .. } => {
+                format!("{who} 提出纪元 {}；须有 {needed} 个接受", config.epoch.0)
+            }
+            TopologyEvent::Counted { from, have, needed, .. } => {
+                format!("{who} 计票 {have}/{needed}：{}", name(*from))
+            }
+            TopologyEvent::Outbid { ballot, from, promised } => format!(
+                "{} 拒绝了 {who} 的选票 {}：它已承诺 {} 的选票 {}",
+                name(*from),
+                ballot.counter,
+                name(promised.node),
+                promised.counter
+            ),
+            TopologyEvent::Chosen { epoch, .. } => format!("{who} 达到法定数：纪元 {} 被选定", epoch.0),
+            TopologyEvent::Unseated { .. } => format!("{who} 丢失了其席位所属的存储，不再参与"),
+            TopologyEvent::Autopilot { reason, steps } => {
+                let steps: Vec<String> = steps.iter().map(|wish| step(Language::Chinese, wish, name)).collect();
+                format!("{who} 的自动驾驶：{}；请求{}", why(Language::Chinese, *reason, name), steps.join("、"))
             }
         },
         EventKind::Kv(event) => match event {
@@ -511,6 +759,12 @@ fn explain_chinese(who: &str, kind: &EventKind, name: &impl Fn(NodeId) -> String
                 "所有所有者都持有相同的删除记录：{who} 忘掉 {keys} 个键，分区 {} 进入第 {} 轮",
                 partition.0, round.0
             ),
+            KvEvent::Fetched { partition, from, bytes } => {
+                format!("{who} 从 {} 取得分区 {} 的 {bytes} 字节", name(*from), partition.0)
+            }
+            KvEvent::TookOver { partition, have, of } => {
+                format!("{who} 接管了分区 {}：{have}/{of}", partition.0)
+            }
             KvEvent::Repaired { key, from } => format!("{who} 的“{key}”落后了，由 {} 补齐", name(*from)),
         },
     }

@@ -8,13 +8,17 @@
 //!   trace sockets of the servers                links to two servers, which relay
 //! ```
 //!
-//! `model`, `draw`, `i18n` and `recording` are pure: they know neither page nor worker, and their tests run natively.
+//! `model` with what it keeps in `epochs` and `rumour`, `draw`, `ownership`, `i18n` and `recording` are pure: they know
+//! neither page nor worker, and their tests run natively.
 
 pub mod bridge;
 pub mod draw;
+pub mod epochs;
 pub mod i18n;
 pub mod model;
+pub mod ownership;
 pub mod recording;
+pub mod rumour;
 
 #[cfg(target_arch = "wasm32")]
 pub mod app;

@@ -17,6 +17,9 @@ use qunlong_core::trace::{Cause, MessageId};
 use qunlong_core::version::Dot;
 use qunlong_core::{Event, NodeId, OpId, Refusal};
 
+use crate::epochs::Epochs;
+use crate::rumour::Rumours;
+
 /// How long a message flies at speed 1, in ms.
 pub const FLIGHT_MS: f64 = 700.0;
 /// Events of several nodes are collected so long before they are put in order by their clocks.
@@ -105,6 +108,10 @@ pub struct Playback {
     flights: Vec<Flight>,
     operations: VecDeque<Operation>,
     story: VecDeque<Line>,
+    epochs: Epochs,
+    rumours: Rumours,
+    /// Whether one of the two changed since the last frame.
+    noted: bool,
     lines: u64,
     rates: VecDeque<u32>,
     rate_since: f64,
@@ -130,6 +137,9 @@ impl Default for Playback {
             flights: Vec::new(),
             operations: VecDeque::new(),
             story: VecDeque::new(),
+            epochs: Epochs::default(),
+            rumours: Rumours::default(),
+            noted: false,
             lines: 0,
             rates: VecDeque::from(vec![0; 60]),
             rate_since: 0.0,
@@ -161,6 +171,8 @@ impl Playback {
                     *rate += 1;
                 }
                 self.tellers.insert(event.node);
+                // Handing over partitions brings more events than can be shown; what is kept of them misses none.
+                self.noted |= self.epochs.see(&event) | self.rumours.see(&event);
                 self.gathering.push((real_ms, event));
             }
         }
@@ -186,7 +198,7 @@ impl Playback {
             self.rates.push_back(0);
         }
         self.schedule(real_ms);
-        let changed = self.show();
+        let changed = self.show() | std::mem::take(&mut self.noted);
         let clock = self.clock;
         self.flights.retain(|flight| clock < flight.start + FLIGHT_MS);
         changed
@@ -325,6 +337,9 @@ impl Playback {
     }
 
     fn tell(&mut self, event: Event) {
+        if is_one_of_many(&event.kind) {
+            return;
+        }
         self.lines += 1;
         self.story.push_front(Line { number: self.lines, event });
         self.story.truncate(STORY);
@@ -371,7 +386,11 @@ impl Playback {
                     operation.end = Some(refusal.clone());
                 }
             }
-            KvEvent::Handed { .. } | KvEvent::Collected { .. } | KvEvent::Repaired { .. } => (),
+            KvEvent::Handed { .. }
+            | KvEvent::Collected { .. }
+            | KvEvent::Fetched { .. }
+            | KvEvent::TookOver { .. }
+            | KvEvent::Repaired { .. } => (),
         }
     }
 
@@ -394,6 +413,24 @@ impl Playback {
     #[must_use]
     pub fn story(&self) -> &VecDeque<Line> {
         &self.story
+    }
+
+    /// How epochs were chosen. Neither a pause nor a slow pace holds this back.
+    #[must_use]
+    pub fn epochs(&self) -> &Epochs {
+        &self.epochs
+    }
+
+    /// How claims about members spread. Neither a pause nor a slow pace holds this back.
+    #[must_use]
+    pub fn rumours(&self) -> &Rumours {
+        &self.rumours
+    }
+
+    /// Whether a node's own events reach this page.
+    #[must_use]
+    pub fn tells(&self, node: NodeId) -> bool {
+        self.tellers.contains(&node)
     }
 
     /// Events that are not shown yet.
@@ -511,7 +548,20 @@ fn coordinated(event: &Event) -> Option<OpId> {
         | KvEvent::Handed { op, .. }
         | KvEvent::Counted { op, .. }
         | KvEvent::Finished { op, .. } => Some(*op),
-        KvEvent::Minted { .. } | KvEvent::Collected { .. } | KvEvent::Repaired { .. } => None,
+        KvEvent::Minted { .. }
+        | KvEvent::Collected { .. }
+        | KvEvent::Fetched { .. }
+        | KvEvent::TookOver { .. }
+        | KvEvent::Repaired { .. } => None,
+    }
+}
+
+/// Whether hundreds of its kind come at once; a story tells the last of them.
+fn is_one_of_many(kind: &EventKind) -> bool {
+    match kind {
+        EventKind::Kv(KvEvent::Fetched { .. }) => true,
+        EventKind::Kv(KvEvent::TookOver { have, of, .. }) => have != of,
+        _ => false,
     }
 }
 
@@ -655,6 +705,21 @@ mod tests {
             assert!(at < 5_000.0, "it is shown at last");
         }
         assert_eq!(playback.operations()[0].acked.len(), 1);
+    }
+
+    #[test]
+    fn what_is_kept_of_epochs_waits_for_no_pause_and_misses_nothing_in_a_flood() {
+        use qunlong_core::kv::OpKind;
+        use qunlong_core::topology::Event as TopologyEvent;
+        let mut playback = Playback::default();
+        playback.set_paused(true);
+        let op = |seq| OpId { node: NodeId::small(1), generation: Generation(1), seq };
+        let began = |seq| KvEvent::Began { op: op(seq), kind: OpKind::Get, key: "k".into(), owners: vec![], needed: 2 };
+        playback.push(0.0, (1..5_000).map(|seq| event(1, seq, seq, Cause::Timer, EventKind::Kv(began(seq)))));
+        let chosen = TopologyEvent::Chosen { ballot: qunlong_core::paxos::Ballot::NONE, epoch: qunlong_core::Epoch(2) };
+        playback.push(0.0, [event(1, 5_000, 5_000, Cause::Timer, EventKind::Topology(chosen))]);
+        assert!(playback.frame(16.0) && !playback.frame(32.0));
+        assert_eq!(playback.epochs().history().len(), 1);
     }
 
     #[test]

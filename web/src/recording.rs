@@ -105,9 +105,12 @@ fn glance(node: &Node) -> Glance {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::epochs::End;
+    use crate::model::Playback;
     use qunlong_core::Duration;
     use qunlong_core::member::State;
     use qunlong_core::sim::Sim;
+    use qunlong_core::topology::{Op, Step};
 
     #[test]
     fn a_recording_is_shown_from_its_beginning_to_its_end() {
@@ -128,5 +131,28 @@ mod tests {
         assert_eq!(glance.as_ref().map(alive), Some(3), "the crashed one is seen to be dead");
         assert_eq!(show.advance(1_000.0), (Vec::new(), None));
         assert_eq!(show.position_s(), (show.length_ms() / 1_000.0) as u64);
+    }
+
+    #[test]
+    fn what_is_kept_of_a_recording_is_what_happened_in_it() {
+        let mut sim = Sim::recorded(6, 5, 2, 3, |config| config.autopilot.enabled = false);
+        sim.run_for(Duration::secs(5));
+        let (added, removed) = (sim.id(5), sim.id(1));
+        let steps = vec![Step::Add { member: added, weight: 1 }, Step::Remove { member: removed }];
+        sim.request(0, Op::Change { steps }.into());
+        sim.run_for(Duration::secs(10));
+        sim.crash(6);
+        sim.run_for(Duration::secs(20));
+        let bytes = sim.take_recording().expect("it was recorded");
+        let mut show = Show::open("a.qlrec".to_owned(), &bytes).expect("it replays");
+        let mut playback = Playback::default();
+        let (events, glance) = show.advance(1e9);
+        playback.push(0.0, events);
+        let config = glance.and_then(|glance| glance.config);
+        let change = playback.epochs().change(config.as_ref()).expect("there was a change");
+        assert_eq!((change.joins(), change.leaves()), (vec![added], vec![removed]));
+        assert_eq!(change.end, Some(End::Completed));
+        let rumour = playback.rumours().newest().expect("there was a rumour");
+        assert_eq!((rumour.claim.state, rumour.spread().len()), (State::Dead, 6));
     }
 }

@@ -212,7 +212,7 @@ impl Identity {
         (NodeId::of_public_key(&public_key) == id).then_some(Self { value, id, public_key, incarnation, is_new })
     }
 
-    fn storage(&self) -> StorageIdentity {
+    pub(crate) fn storage(&self) -> StorageIdentity {
         StorageIdentity { node: self.id, incarnation: self.incarnation }
     }
 

@@ -35,5 +35,10 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     crate::run(
         cargo(["bench", "--quiet", "--package", "qunlong-core", "--bench", "simulator"]),
         "the simulator's bench",
+    )?;
+    say("membership at scale, in virtual time");
+    crate::run(
+        cargo(["bench", "--quiet", "--package", "qunlong-core", "--bench", "membership"]),
+        "the bench of membership",
     )
 }

@@ -17,7 +17,7 @@ pub struct Arguments {
 /// A step: its name and what it runs.
 type Step = (&'static str, fn() -> Result<(), Failure>);
 
-const STEPS: [Step; 17] = [
+const STEPS: [Step; 19] = [
     ("set-up", set_up),
     ("format", || run(cargo(["fmt", "--all", "--check"]), "cargo fmt")),
     ("lints", || run(cargo(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]), "cargo clippy")),
@@ -40,9 +40,11 @@ const STEPS: [Step; 17] = [
     ("random clusters run twice", || simulate(&["--seeds", "50", "--steps", "50000", "--twice"])),
     ("beyond what is promised", || simulate(&["--seeds", "200", "--steps", "20000", "--beyond"])),
     ("planted bugs", || simulate(&["--mutants", "--seeds", "2000", "--steps", "10000"])),
+    ("members come and go", || simulate(&["--churn", "--seeds", "1000", "--steps", "20000"])),
     ("fuzzing", || fuzz::run_all(&fuzz::Arguments { seconds: 30, target: None })),
     ("core under wasm32", || whole_system("wasm")),
     ("real processes", || whole_system("servers")),
+    ("real processes, other owners", || whole_system("epochs")),
     ("real processes, bad disks", || whole_system("disks")),
     ("real processes under faults", || {
         let tests = cargo(["test", "--package", "xtask", "--lib", "--test", "chaos"]);

@@ -48,7 +48,8 @@ fn what_clients_saw_of_five_nodes_under_faults_is_explained() {
     xtask::build_server().expect("the server builds");
     let mut rng = Rng::new(seed);
     // Replicas as many as nodes: then all digests must be equal.
-    let shape = Shape { nodes: NODES as u16, replicas: NODES as u8, web: None, proxied: Some(rng.next_u64()) };
+    let (nodes, replicas, proxied) = (NODES as u16, NODES as u8, Some(rng.next_u64()));
+    let shape = Shape { nodes, owners: nodes, replicas, more: &[], web: None, proxied };
     let mut cluster = Cluster::of(&shape);
     let world = World::new(&cluster);
     let (kills, pauses) = std::thread::scope(|scope| {

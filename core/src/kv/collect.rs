@@ -18,8 +18,10 @@
 //! - *What was under way before stays away.* A message of a lower round is refused; a read counts only answers of the
 //!   highest round among them. After the confirmations no owner holds an older value, so only such messages could
 //!   bring one.
-//! - *Nobody is ever two rounds behind*, because round r+2 needs every owner's confirmation at r+1. So whoever is
-//!   ahead brings a laggard up with the keys of its last round; nothing is wiped and copied anew.
+//! - *Nobody who holds anything older is ever two rounds behind*, because round r+2 needs every owner's confirmation at
+//!   r+1, and an owner that joins brings nothing from before (`transfer.rs`). So whoever is ahead brings a laggard up
+//!   with the keys of its last round; nothing is wiped and copied anew.
+//! - *Nothing is collected while the owners change.*
 //! - *A key that changed after it was confirmed stays* where it changed, and repair brings it back to the others.
 //! - *Counters stay.* Dots are counted per partition, so a key that is written again never meets an old dot.
 //!
@@ -113,6 +115,11 @@ pub(super) fn arm(cx: &mut Ctx<'_>, fx: &mut Effects<Kv>) {
 }
 
 impl Collector {
+    /// The epoch has changed: what was begun in the one before is void.
+    pub(super) fn give_up(&mut self) {
+        self.attempts.clear();
+    }
+
     /// Asks for confirmation of what has been deleted for long enough, and gives up what was not confirmed so far.
     pub(super) fn on_timer(&mut self, store: &Store, cx: &mut Ctx<'_>, fx: &mut Effects<Kv>) {
         self.attempts.clear();
@@ -194,7 +201,7 @@ impl Collector {
 }
 
 fn on_collect(store: &mut Store, partition: Partition, round: Round, keys: Vec<Deleted>, fx: &mut Effects<Kv>) {
-    if round != store.round(partition).next() {
+    if round <= store.round(partition) {
         return;
     }
     let removed = store.begin_round(partition, round, keys);
@@ -226,7 +233,8 @@ pub(super) fn settle_round(
 
 /// Somebody knows of a later round: asks the other owners for it.
 pub(super) fn catch_up(store: &Store, cx: &Ctx<'_>, partition: Partition, theirs: Round, fx: &mut Effects<Kv>) {
-    for &owner in owners(cx, partition).iter().filter(|&&owner| owner != cx.me) {
+    let owners = cx.view.chosen.as_ref().into_iter().flat_map(|chosen| chosen.owners(partition).all());
+    for owner in owners.filter(|&owner| owner != cx.me) {
         settle_round(store, cx, owner, partition, theirs, fx);
     }
 }
@@ -246,14 +254,16 @@ fn ripe(store: &Store, cx: &Ctx<'_>, partition: Partition) -> Vec<Deleted> {
 /// messages; any owner may collect at any time.
 fn collects_here(cx: &Ctx<'_>, partition: Partition) -> bool {
     let owners = owners(cx, partition);
-    owners.first() == Some(&cx.me) && owners.iter().all(|&owner| owner == cx.me || cx.view.seems_alive(owner))
+    let is_joint = cx.view.chosen.as_ref().is_some_and(|chosen| chosen.config.next.is_some());
+    let alive = || owners.iter().all(|&owner| owner == cx.me || cx.view.seems_alive(owner));
+    !is_joint && owners.first() == Some(&cx.me) && alive()
 }
 
 fn among_owners(cx: &Ctx<'_>, epoch: Epoch, partition: Partition, from: NodeId) -> bool {
-    let owners = owners(cx, partition);
-    check_epoch(cx, epoch).is_ok() && owners.contains(&from) && owners.contains(&cx.me)
+    let owns = |node: NodeId| cx.view.chosen.as_ref().is_some_and(|chosen| chosen.owners(partition).contains(node));
+    check_epoch(cx, epoch).is_ok() && owns(from) && owns(cx.me) && cx.is_seated()
 }
 
 fn owners<'a>(cx: &Ctx<'a>, partition: Partition) -> &'a [NodeId] {
-    cx.view.chosen.as_ref().map(|chosen| chosen.placement.owners(partition)).unwrap_or_default()
+    cx.view.chosen.as_ref().map(|chosen| chosen.owners(partition).current).unwrap_or_default()
 }

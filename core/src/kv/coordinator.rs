@@ -1,5 +1,6 @@
 //! The asking side: sends an operation to the owners, counts their answers, answers the client exactly once.
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
@@ -11,7 +12,7 @@ use crate::limits;
 use crate::mutant::{Mutant, planted};
 use crate::placement::Partition;
 use crate::protocol::{Ctx, Effects};
-use crate::quorum::{Level, Tally};
+use crate::quorum::{Level, Tally, majority};
 use crate::refusal::Refusal;
 use crate::time::Instant;
 use crate::version::{Context, Dot, Sibling, Versions};
@@ -46,7 +47,7 @@ enum Work {
     Get(Reading),
     /// A plain put's first half.
     ReadThenPut(Reading, Put),
-    Put(Writing, Put),
+    Put(Box<Writing>, Put),
     List(Listing),
 }
 
@@ -77,7 +78,8 @@ struct Writing {
     /// Set if a read has shown that an earlier attempt made the write: it is spread, and not made again.
     found: Option<(Dot, Versions)>,
     owners: Vec<NodeId>,
-    needed: u8,
+    /// What is waited for, with no answers yet.
+    quorum: Tally,
     /// How often an owner was asked to mint.
     attempts: u32,
     /// Owners that have no room for it, and said so.
@@ -152,7 +154,7 @@ impl Coordinator {
                 check_size(&key, value.as_ref())?;
                 let id = write.unwrap_or_else(|| WriteId(cx.rng.next_bytes()));
                 let put = Put { id, key, value, context, level: stored };
-                needed(chosen, stored)?;
+                quorum(chosen, &put.key, stored)?;
                 self.begin_put(cx, seq, put, fx)?
             }
             Op::List { prefix, after, limit, .. } => {
@@ -171,10 +173,10 @@ impl Coordinator {
             }
             WriteContext::Seen(context) => {
                 let writing = Writing::new(cx, &put, round, context.clone())?;
-                began(cx, seq, kind, &put.key, &writing.owners, writing.needed, fx);
+                began(cx, seq, kind, &put.key, writing.owners.clone(), writing.quorum.needed(), fx);
                 let mut writing = writing;
                 writing.hand_over(cx, seq, fx);
-                Ok(Work::Put(writing, put))
+                Ok(Work::Put(Box::new(writing), put))
             }
         }
     }
@@ -217,7 +219,7 @@ impl Coordinator {
             Work::ReadThenPut(reading, put) => match Writing::after(cx, &put, &reading) {
                 Ok(mut writing) => {
                     writing.hand_over(cx, op.seq, fx);
-                    self.wait(cx, op.seq, Pending { work: Work::Put(writing, put), ..pending }, fx);
+                    self.wait(cx, op.seq, Pending { work: Work::Put(Box::new(writing), put), ..pending }, fx);
                 }
                 Err(refusal) => finish(op, id, Err(refusal), fx),
             },
@@ -239,12 +241,11 @@ impl Coordinator {
             return;
         };
         let (id, epoch) = (*id, *epoch);
-        let owners = writing.owners.iter().copied();
         if let Some(context) = context {
             writing.seen.insert(dot, context);
         }
         let counted_as = if planted(Mutant::AcksOfDotsAdded) { Dot { node: cx.me, counter: 0 } } else { dot };
-        let tally = writing.acked.entry(counted_as).or_insert_with(|| Tally::new(owners, writing.needed));
+        let tally = writing.acked.entry(counted_as).or_insert_with(|| writing.quorum.clone());
         if !tally.answer(from) {
             return;
         }
@@ -271,7 +272,7 @@ impl Coordinator {
         let Some(chosen) = &cx.view.chosen else {
             return;
         };
-        if !chosen.config.storage.contains_key(&from) {
+        if !chosen.config.seats(from) {
             return;
         }
         listing.pages.insert(from, page);
@@ -313,6 +314,7 @@ impl Coordinator {
             Refusal::NoEpoch
                 | Refusal::WrongEpoch { .. }
                 | Refusal::NotAnOwner
+                | Refusal::CatchingUp
                 | Refusal::Overloaded
                 | Refusal::DiskFull
         );
@@ -349,6 +351,15 @@ impl Coordinator {
         }
     }
 
+    /// Another epoch is in force: what waits for owners of the one before waits in vain.
+    pub(super) fn on_epoch(&mut self, cx: &mut Ctx<'_>, fx: &mut Effects<Kv>) {
+        let epoch = cx.view.epoch();
+        let outdated: Vec<u64> = self.pending.iter().filter(|(_, p)| p.epoch != epoch).map(|(&seq, _)| seq).collect();
+        for seq in outdated {
+            self.start_over(cx, seq, fx);
+        }
+    }
+
     /// Asks again whoever is silent: a message may have been lost with the link that carried it.
     pub(super) fn on_retry(&mut self, cx: &mut Ctx<'_>, seq: u64, fx: &mut Effects<Kv>) {
         if self.pending.get(&seq).is_some_and(|pending| cx.now.mono >= pending.deadline) {
@@ -367,12 +378,11 @@ impl Coordinator {
         let refusal = match &pending.work {
             Work::Get(reading) | Work::ReadThenPut(reading, _) => pending.definite(no_quorum(&reading.tally)),
             Work::Put(writing, _) => {
-                let acked = writing.acked.values().map(|tally| tally.answered().len()).max().unwrap_or(0);
-                Refusal::TimeoutUnknown { acked: acked as u8, needed: writing.needed }
+                let acked = writing.acked.values().map(Tally::have).max().unwrap_or(0);
+                Refusal::TimeoutUnknown { acked, needed: writing.quorum.needed() }
             }
             Work::List(listing) => {
-                let needed =
-                    cx.view.chosen.as_ref().map_or(0, |chosen| crate::quorum::majority(chosen.config.replicas));
+                let needed = cx.view.chosen.as_ref().map_or(0, |chosen| majority(chosen.config.replicas));
                 Refusal::NoQuorum { answered: listing.pages.len() as u8, needed }
             }
         };
@@ -452,10 +462,15 @@ impl Reading {
         fx: &mut Effects<Kv>,
     ) -> Result<Self, Refusal> {
         let chosen = cx.view.chosen.as_ref().ok_or(Refusal::NoEpoch)?;
-        let needed = if planted(Mutant::ReadByOne) { 1 } else { needed(chosen, level)? };
-        let owners = chosen.placement.owners_of(&key);
-        began(cx, seq, kind, &key, owners, needed, fx);
-        let tally = Tally::new(owners.iter().copied(), needed);
+        let owners = chosen.owners_of(&key);
+        let tally = match quorum(chosen, &key, level)? {
+            _ if planted(Mutant::ReadByOne) => Tally::new(owners.all(), 1),
+            _ if planted(Mutant::JointReadFromOld) => {
+                Tally::new(owners.current.iter().copied(), majority(owners.current.len() as u8))
+            }
+            tally => tally,
+        };
+        began(cx, seq, kind, &key, owners.all().collect(), tally.needed(), fx);
         let reading = Self { key, level, round, tally, replies: BTreeMap::new() };
         reading.ask(cx, seq, fx);
         Ok(reading)
@@ -533,16 +548,27 @@ impl Writing {
 
     fn new(cx: &Ctx<'_>, put: &Put, round: Round, context: Context) -> Result<Self, Refusal> {
         let chosen = cx.view.chosen.as_ref().ok_or(Refusal::NoEpoch)?;
-        let mut owners = chosen.placement.owners_of(&put.key).to_vec();
-        // The nearest first, those that seem dead last: a hint about where to begin, and no more.
-        owners.sort_by_key(|&owner| (owner != cx.me, !cx.view.seems_alive(owner), !cx.view.links.contains(&owner)));
+        let group = chosen.owners_of(&put.key);
+        let mut owners: Vec<NodeId> = group.all().collect();
+        // Owners of now before those to come, the nearest first, those that seem dead last: a hint, and no more.
+        let is_new = |owner: &NodeId| !group.current.contains(owner);
+        owners.sort_by_key(|&owner| {
+            let (dead, unlinked) = (!cx.view.seems_alive(owner), !cx.view.links.contains(&owner));
+            (is_new(&owner), owner != cx.me, dead, unlinked)
+        });
+        let quorum = match quorum(chosen, &put.key, put.level)? {
+            _ if planted(Mutant::JointWriteToOld) => {
+                Tally::new(group.current.iter().copied(), majority(group.current.len() as u8))
+            }
+            quorum => quorum,
+        };
         let write = Write { id: put.id, key: put.key.clone(), value: put.value.clone(), context };
         Ok(Self {
             write,
             round,
             found: None,
             owners,
-            needed: needed(chosen, put.level)?,
+            quorum,
             attempts: 0,
             full: BTreeSet::new(),
             acked: BTreeMap::new(),
@@ -587,9 +613,8 @@ impl Writing {
 impl Listing {
     fn begin(cx: &Ctx<'_>, seq: u64, prefix: Bytes, after: Option<Bytes>, limit: u32, fx: &mut Effects<Kv>) -> Self {
         if let Some(chosen) = &cx.view.chosen {
-            let storage: Vec<NodeId> = chosen.config.storage.keys().copied().collect();
-            let needed = crate::quorum::majority(chosen.config.replicas);
-            began(cx, seq, OpKind::List, &prefix, &storage, needed, fx);
+            let needed = majority(chosen.config.replicas);
+            began(cx, seq, OpKind::List, &prefix, chosen.config.storage().collect(), needed, fx);
         }
         let listing = Self { prefix, after, limit, pages: BTreeMap::new() };
         listing.ask(cx, seq, fx);
@@ -601,7 +626,7 @@ impl Listing {
         let Some(chosen) = &cx.view.chosen else {
             return;
         };
-        let missing = chosen.config.storage.keys().copied().filter(|&node| {
+        let missing = chosen.config.storage().filter(|&node| {
             !self.pages.contains_key(&node) || self.owned(chosen, node).any(|partition| !self.counts(node, partition))
         });
         let (op, epoch, limit) = (op_id(cx, seq), cx.view.epoch(), self.limit);
@@ -612,7 +637,7 @@ impl Listing {
     }
 
     fn owned<'a>(&self, chosen: &'a Chosen, node: NodeId) -> impl Iterator<Item = Partition> + use<'a> {
-        Partition::all().filter(move |&partition| chosen.placement.owners(partition).contains(&node))
+        Partition::all().filter(move |&partition| chosen.owners(partition).contains(node))
     }
 
     /// Whether a node's answer counts for a partition: no other answer is of a higher round there.
@@ -623,10 +648,11 @@ impl Listing {
 
     /// Whether answers of a majority of every partition's owners count.
     fn is_complete(&self, chosen: &Chosen) -> bool {
-        let needed = usize::from(crate::quorum::majority(chosen.config.replicas));
+        let needed = usize::from(majority(chosen.config.replicas));
         Partition::all().all(|partition| {
-            let owners = chosen.placement.owners(partition);
-            owners.iter().filter(|&&owner| self.counts(owner, partition)).count() >= needed
+            let owners = chosen.owners(partition);
+            let enough = |group: &[NodeId]| group.iter().filter(|&&o| self.counts(o, partition)).count() >= needed;
+            enough(owners.current) && owners.next.is_none_or(enough)
         })
     }
 
@@ -666,26 +692,25 @@ impl Page {
     }
 }
 
-fn needed(chosen: &Chosen, level: Level) -> Result<u8, Refusal> {
-    let replicas = chosen.config.replicas;
-    level.needed(replicas).ok_or(Refusal::BadLevel { replicas })
+fn quorum(chosen: &Chosen, key: &[u8], level: Level) -> Result<Tally, Refusal> {
+    chosen.owners_of(key).quorum(level).ok_or(Refusal::BadLevel { replicas: chosen.config.replicas })
 }
 
 fn no_quorum(tally: &Tally) -> Refusal {
-    Refusal::NoQuorum { answered: tally.answered().len() as u8, needed: tally.needed() }
+    Refusal::NoQuorum { answered: tally.have(), needed: tally.needed() }
 }
 
 fn op_id(cx: &Ctx<'_>, seq: u64) -> OpId {
     OpId { node: cx.me, generation: cx.generation, seq }
 }
 
-fn began(cx: &Ctx<'_>, seq: u64, kind: OpKind, key: &Bytes, owners: &[NodeId], needed: u8, fx: &mut Effects<Kv>) {
+fn began(cx: &Ctx<'_>, seq: u64, kind: OpKind, key: &Bytes, owners: Vec<NodeId>, needed: u8, fx: &mut Effects<Kv>) {
     let op = op_id(cx, seq);
-    fx.trace(|| Event::Began { op, kind, key: key.clone(), owners: owners.to_vec(), needed });
+    fx.trace(|| Event::Began { op, kind, key: key.clone(), owners, needed });
 }
 
 fn counted(op: OpId, phase: Phase, from: NodeId, tally: &Tally, fx: &mut Effects<Kv>) {
-    let (have, needed) = (tally.answered().len() as u8, tally.needed());
+    let (have, needed) = (tally.have(), tally.needed());
     fx.trace(|| Event::Counted { op, phase, from, have, needed });
 }
 

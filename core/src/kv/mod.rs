@@ -28,6 +28,9 @@
 //! **Rounds**: what carries data carries the collection round of its partition, and an owner refuses a lower one: it
 //! may hold a value whose delete all owners have forgotten since (`collect.rs`).
 //!
+//! **Change of owners**: while one is under way a partition has two groups of owners, and whatever is acknowledged or read
+//! needs a majority of both; the new group takes over from the old (`transfer.rs`).
+//!
 //! **Not here**: linearizable reads (see the registers), hints for owners that are down. What an owner missed is found
 //! by reads and by comparison (`repair.rs`).
 //!
@@ -39,6 +42,7 @@ mod refusals;
 mod repair;
 mod replica;
 mod store;
+mod transfer;
 
 use alloc::vec::Vec;
 
@@ -56,6 +60,7 @@ use collect::Collector;
 use coordinator::{Coordinator, Page};
 use refusals::Refusals;
 pub use store::Store;
+use transfer::Transfer;
 
 /// The state of one node's keys: what it stores as an owner, and what it coordinates.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -64,6 +69,9 @@ pub struct Kv {
     refusals: Refusals,
     coordinator: Coordinator,
     collector: Collector,
+    transfer: Transfer,
+    /// The epoch that the store is of: what it does not own there was dropped.
+    owned: Epoch,
 }
 
 /// What a write supersedes.
@@ -181,13 +189,16 @@ pub enum Msg {
     Repair(repair::Msg),
     /// Collection of deletes.
     Collect(collect::Msg),
+    /// The owners to come take over.
+    Transfer(transfer::Msg),
 }
 
 impl Msg {
     /// Whether taking it in needs room on the disk. A write to be minted does too; that one is answered.
     fn brings_more(&self) -> bool {
         let repairs = matches!(self, Self::Repair(repair::Msg::Differ { .. } | repair::Msg::Push { .. }));
-        repairs || matches!(self, Self::Store { .. } | Self::Collect(_))
+        let takes_over = matches!(self, Self::Transfer(transfer::Msg::Page { .. }));
+        repairs || takes_over || matches!(self, Self::Store { .. } | Self::Collect(_))
     }
 }
 
@@ -202,6 +213,8 @@ pub enum Timer {
     Repair,
     /// Collect deletes.
     Collect,
+    /// Ask again for what is to be taken over.
+    Transfer,
 }
 
 /// What an owner keeps.
@@ -216,7 +229,7 @@ pub enum Record {
         /// Everything known of it.
         versions: Versions,
     },
-    /// A collection round has begun.
+    /// What is kept of a partition besides its keys.
     Partition {
         /// Of which partition.
         partition: Partition,
@@ -226,12 +239,16 @@ pub enum Record {
         round: Round,
         /// The keys that were collected, with their digests.
         collected: Vec<(Bytes, u64)>,
+        /// Whether this owner has still to take over what others have acknowledged.
+        lacking: bool,
     },
     /// A key was collected. Replaces the key's record.
     Removed {
         /// The key.
         key: Bytes,
     },
+    /// What is held is of this epoch: what this node does not own in it, it has dropped.
+    Owned(Epoch),
 }
 
 /// What a client may ask. `within` is its deadline; the node's default where it is `None`.
@@ -393,6 +410,24 @@ pub enum Event {
         /// Keys forgotten here.
         keys: u32,
     },
+    /// An owner to come fetched some of what is to be its own.
+    Fetched {
+        /// Of which partition.
+        partition: Partition,
+        /// From whom.
+        from: NodeId,
+        /// How much.
+        bytes: u64,
+    },
+    /// An owner to come has everything of a partition.
+    TookOver {
+        /// Which.
+        partition: Partition,
+        /// How many it has now.
+        have: u16,
+        /// How many it has to take over in all.
+        of: u16,
+    },
     /// A replica was behind and took in what it had missed.
     Repaired {
         /// The key.
@@ -412,6 +447,23 @@ impl Kv {
     /// Operations that this node coordinates now.
     pub(crate) fn operations(&self) -> usize {
         self.coordinator.pending()
+    }
+
+    /// If another epoch is in force: drops what is not owned in it, takes over what is to be, and asks anew whatever was
+    /// asked in the one before.
+    fn enter(&mut self, cx: &mut Ctx<'_>, fx: &mut Effects<Self>) {
+        let epoch = cx.view.epoch();
+        if epoch == Epoch(0) || (epoch == self.owned && epoch == self.transfer.epoch()) {
+            return;
+        }
+        if epoch != self.owned {
+            transfer::leave(&mut self.store, cx, self.owned, fx);
+            self.owned = epoch;
+            fx.persist(Record::Owned(epoch));
+        }
+        self.collector.give_up();
+        self.transfer.begin(&mut self.store, cx, fx);
+        self.coordinator.on_epoch(cx, fx);
     }
 
     /// Mints, unless this very message was refused before: what was refused stays so, however late a copy comes.
@@ -438,6 +490,7 @@ impl Protocol for Kv {
 
     fn on_start(&mut self, cx: &mut Ctx<'_>, fx: &mut Effects<Self>) {
         self.store.start(cx.now.mono);
+        self.enter(cx, fx);
         repair::arm(cx, fx);
         collect::arm(cx, fx);
     }
@@ -466,6 +519,7 @@ impl Protocol for Kv {
             Msg::Refused { op, refusal } => self.coordinator.on_refused(cx, from, op, refusal, fx),
             Msg::Repair(msg) => repair::on_message(&mut self.store, cx, from, msg, fx),
             Msg::Collect(msg) => self.collector.on_message(&mut self.store, cx, from, msg, fx),
+            Msg::Transfer(msg) => self.transfer.on_message(&mut self.store, cx, from, msg, fx),
         }
     }
 
@@ -475,10 +529,15 @@ impl Protocol for Kv {
             Timer::Retry(seq) => self.coordinator.on_retry(cx, seq, fx),
             Timer::Repair => repair::on_timer(&self.store, cx, fx),
             Timer::Collect => self.collector.on_timer(&self.store, cx, fx),
+            Timer::Transfer => self.transfer.on_timer(&mut self.store, cx, fx),
         }
     }
 
     fn on_op(&mut self, cx: &mut Ctx<'_>, id: RequestId, op: Op, fx: &mut Effects<Self>) {
+        if cx.has_lost_storage() {
+            // Nothing was asked of anybody: what this node would ask bears the same names as what it asked before.
+            return fx.finish_now(id, Err(Refusal::StorageLost));
+        }
         self.coordinator.on_op(cx, id, op, fx);
     }
 
@@ -488,7 +547,14 @@ impl Protocol for Kv {
         }
     }
 
+    fn on_view(&mut self, cx: &mut Ctx<'_>, fx: &mut Effects<Self>) {
+        self.enter(cx, fx);
+    }
+
     fn restore(&mut self, record: Record) {
+        if let Record::Owned(epoch) = record {
+            self.owned = epoch;
+        }
         self.store.restore(record);
     }
 }
@@ -513,6 +579,12 @@ impl core::fmt::Display for Event {
             Self::Finished { op, refusal: Some(refusal) } => write!(f, "finished {}: {}", op.seq, refusal.code()),
             Self::Collected { partition, round, keys } => {
                 write!(f, "forgot {keys} deleted keys of partition {}, round {} begins", partition.0, round.0)
+            }
+            Self::Fetched { partition, from, bytes } => {
+                write!(f, "fetched {bytes} bytes of partition {} from {from}", partition.0)
+            }
+            Self::TookOver { partition, have, of } => {
+                write!(f, "has taken over partition {}, {have} of {of}", partition.0)
             }
             Self::Repaired { key, from } => {
                 write!(f, "was behind on {key:?}, brought up to date by {from}")

@@ -93,8 +93,8 @@ pub(super) fn arm(cx: &mut Ctx<'_>, fx: &mut Effects<Kv>) {
 
 /// An owner may have come back with a gap: compare soon.
 pub(super) fn on_link_up(cx: &Ctx<'_>, peer: NodeId, fx: &mut Effects<Kv>) {
-    let storage = cx.view.chosen.as_ref().map(|chosen| &chosen.config.storage);
-    if storage.is_some_and(|storage| storage.contains_key(&peer) && storage.contains_key(&cx.me)) {
+    let config = cx.view.chosen.as_ref().map(|chosen| &chosen.config);
+    if config.is_some_and(|config| config.seats(peer) && config.seats(cx.me)) {
         fx.arm(SOON, Timer::Repair);
     }
 }
@@ -233,8 +233,8 @@ fn push(
 }
 
 fn take_in(store: &mut Store, cx: &Ctx<'_>, from: NodeId, key: Bytes, versions: &Versions, fx: &mut Effects<Kv>) {
-    let owns = cx.view.chosen.as_ref().is_some_and(|chosen| chosen.placement.owners_of(&key).contains(&cx.me));
-    if !owns || !is_acceptable(&key, versions) {
+    let owns = cx.view.chosen.as_ref().is_some_and(|chosen| chosen.owners_of(&key).contains(cx.me));
+    if !owns || !cx.is_seated() || !is_acceptable(&key, versions) {
         return;
     }
     let before = store.get(&key).cloned();
@@ -246,22 +246,20 @@ fn take_in(store: &mut Store, cx: &Ctx<'_>, from: NodeId, key: Bytes, versions: 
 
 /// Another storage member of the epoch, one that seems alive if there is one.
 fn choose_peer(cx: &mut Ctx<'_>) -> Option<NodeId> {
-    let storage = &cx.view.chosen.as_ref()?.config.storage;
-    if !storage.contains_key(&cx.me) {
+    let config = &cx.view.chosen.as_ref()?.config;
+    if !cx.is_seated() {
         return None;
     }
-    let mut others: Vec<NodeId> =
-        storage.keys().copied().filter(|&node| node != cx.me && cx.view.seems_alive(node)).collect();
+    let mut others: Vec<NodeId> = config.storage().filter(|&node| node != cx.me && cx.view.seems_alive(node)).collect();
     cx.rng.choose(&mut others, 1);
     others.first().copied()
 }
 
 fn shared_partitions(cx: &Ctx<'_>, peer: NodeId) -> impl Iterator<Item = Partition> {
-    let placement = cx.view.chosen.as_ref().map(|chosen| &chosen.placement);
     Partition::all().filter(move |&partition| {
-        placement.is_some_and(|placement| {
-            let owners = placement.owners(partition);
-            owners.contains(&cx.me) && owners.contains(&peer)
+        cx.view.chosen.as_ref().is_some_and(|chosen| {
+            let owners = chosen.owners(partition);
+            owners.contains(cx.me) && owners.contains(peer)
         })
     })
 }

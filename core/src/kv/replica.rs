@@ -57,6 +57,9 @@ impl Store {
         let minted = check_owner(cx, epoch, &key).and_then(|()| {
             check_size(&key, value.as_ref())?;
             self.check_round(cx, Partition::of(&key), round, fx)?;
+            if self.lacks(Partition::of(&key)) && !planted(Mutant::MintedTooEarly) {
+                return Err(Refusal::CatchingUp);
+            }
             let mut versions = self.get(&key).cloned().unwrap_or_default();
             if let Some(dot) = versions.dot_of(id) {
                 return Ok((dot, versions));
@@ -211,7 +214,7 @@ fn is_plausible(cx: &Ctx<'_>, context: &Context, held: &Versions) -> bool {
     context.is_sound()
         && context.seen.iter().all(|dot| {
             let known = held.context().counter(dot.node);
-            let is_owner = known > 0 || chosen.config.storage.contains_key(&dot.node);
+            let is_owner = known > 0 || chosen.config.seats(dot.node);
             is_owner && dot.counter <= known.saturating_add(limits::CONTEXT_AHEAD)
         })
 }
@@ -248,13 +251,13 @@ pub(super) fn check_epoch(cx: &Ctx<'_>, theirs: Epoch) -> Result<(), Refusal> {
 
 fn check_owner(cx: &Ctx<'_>, epoch: Epoch, key: &Bytes) -> Result<(), Refusal> {
     check_epoch(cx, epoch)?;
-    let owns = cx.view.chosen.as_ref().is_some_and(|chosen| chosen.placement.owners_of(key).contains(&cx.me));
-    if owns { Ok(()) } else { Err(Refusal::NotAnOwner) }
+    let owns = cx.view.chosen.as_ref().is_some_and(|chosen| chosen.owners_of(key).contains(cx.me));
+    if owns && cx.is_seated() { Ok(()) } else { Err(Refusal::NotAnOwner) }
 }
 
 fn other_owners(cx: &Ctx<'_>, key: &Bytes) -> Vec<NodeId> {
-    let owners = cx.view.chosen.as_ref().map(|chosen| chosen.placement.owners_of(key)).unwrap_or_default();
-    owners.iter().copied().filter(|&owner| owner != cx.me).collect()
+    let owners = cx.view.chosen.as_ref().into_iter().flat_map(|chosen| chosen.owners_of(key).all());
+    owners.filter(|&owner| owner != cx.me).collect()
 }
 
 pub(super) fn refuse(op: OpId, refusal: Refusal, fx: &mut Effects<Kv>) {

@@ -33,6 +33,9 @@ pub(super) struct Shard {
     round: Round,
     /// What the last one collected, for an owner that missed it.
     collected: Vec<(Bytes, u64)>,
+    /// Whether this owner may lack what others have acknowledged: it has come new or come back, and not taken over yet.
+    /// Until then it mints nothing, for its dots claim that it has seen all of its own before.
+    lacking: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -102,14 +105,15 @@ impl Store {
                 }
                 shard.put(key, versions, Instant::default());
             }
-            Record::Partition { partition, counter, round, collected } => {
+            Record::Partition { partition, counter, round, collected, lacking } => {
                 let shard = self.shards.entry(partition).or_default();
                 shard.counter = shard.counter.max(counter);
-                (shard.round, shard.collected) = (round, collected);
+                (shard.round, shard.collected, shard.lacking) = (round, collected, lacking);
             }
             Record::Removed { key } => {
                 self.shards.entry(Partition::of(&key)).or_default().remove(&key);
             }
+            Record::Owned(_) => (),
         }
     }
 
@@ -163,10 +167,52 @@ impl Store {
         removed
     }
 
+    /// Takes a round as it is, with nothing to forget.
+    pub(super) fn set_round(&mut self, partition: Partition, round: Round) {
+        let shard = self.shards.entry(partition).or_default();
+        (shard.round, shard.collected) = (round, Vec::new());
+    }
+
+    /// Whether what others have acknowledged may be missing here.
+    pub(super) fn lacks(&self, partition: Partition) -> bool {
+        self.shards.get(&partition).is_some_and(|shard| shard.lacking)
+    }
+
+    /// Notes that it may be, or that it is not any more.
+    pub(super) fn set_lacking(&mut self, partition: Partition, lacking: bool) {
+        self.shards.entry(partition).or_default().lacking = lacking;
+    }
+
+    /// Whether there are any keys or a round to forget.
+    pub(super) fn holds(&self, partition: Partition) -> bool {
+        self.shards.get(&partition).is_some_and(|shard| !shard.keys.is_empty() || shard.round > Round::default())
+    }
+
+    /// Forgets all keys of a partition, and returns them. Only the count of own dots stays: a dot is never minted twice.
+    pub(super) fn leave(&mut self, partition: Partition) -> Vec<Bytes> {
+        let shard = self.shards.entry(partition).or_default();
+        let left = core::mem::take(shard);
+        shard.counter = left.counter;
+        left.keys.into_keys().collect()
+    }
+
+    /// The keys of a partition behind `after`, with what is held of them.
+    pub(super) fn partition(
+        &self,
+        partition: Partition,
+        after: Option<&Bytes>,
+    ) -> impl Iterator<Item = (&Bytes, &Versions)> {
+        let from = behind(after);
+        self.shards.get(&partition).into_iter().flat_map(move |shard| {
+            shard.keys.range((from.clone(), Bound::Unbounded)).map(|(key, entry)| (key, &entry.versions))
+        })
+    }
+
     /// What is to be kept of a partition besides its keys.
     pub(super) fn partition_record(&self, partition: Partition) -> Record {
         let (counter, round) = (self.counter(partition), self.round(partition));
-        Record::Partition { partition, counter, round, collected: self.collected(partition).to_vec() }
+        let lacking = self.lacks(partition);
+        Record::Partition { partition, counter, round, collected: self.collected(partition).to_vec(), lacking }
     }
 
     /// The keys of a partition behind `after`, with their digests.

@@ -15,19 +15,30 @@
 //!   a ── Syn(digest) ──▶ b ── SynAck(what differs) ──▶ a ── Delta(what is newer) ──▶ b
 //! ```
 //!
+//! **Slow is not dead.** A node that misses answers may be the slow one: it has a *local health*, and probes and accuses
+//! the less the worse that is (Lifeguard). Helpers say *Nack* when they get no answer either, so that it can tell. A
+//! suspicion begins long and shrinks with each member that finds out for itself (`suspicion.rs`). A member that knows
+//! that it will fall silent, a tab that is being hidden, says that it is *drowsy*, and gets much longer.
+//!
+//! **Gone is not slow.** A closed link is no proof, but a good reason to probe at once and through others. A redial that
+//! is refused, because no process listens there, is one when two members find it out for themselves: such a member is
+//! dead at once.
+//!
 //! **Invariant**: of two claims about one member the one with the higher [`Member::precedence`] is kept, on every
 //! node, so that views converge whatever the order of arrival. Only the member itself raises its incarnation.
 //!
 //! **Not here**: any decision about data. What this module believes is published as a hint and never counted.
 //!
-//! Sources: Das, Gupta, Motivala, "SWIM", 2002; van Renesse et al., "Efficient reconciliation and flow control for
+//! Sources: Das, Gupta, Motivala, "SWIM", 2002; Dadgar, Phillips, Currey, "Lifeguard", 2017; van Renesse et al., "Efficient reconciliation and flow control for
 //! anti-entropy protocols", 2008, for the digests; generations that replace older boots, after Serf.
 
 mod digest;
 mod probe;
 mod rumours;
+mod suspicion;
 
-use alloc::collections::BTreeMap;
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
@@ -41,6 +52,14 @@ use crate::time::Duration;
 use digest::Digest;
 use probe::{Probes, Purpose};
 use rumours::Rumours;
+use suspicion::Suspicions;
+
+/// Members that must find out for themselves that nobody listens at an address.
+const WITNESSES: usize = 2;
+/// More who could confirm a suspicion make no difference.
+const WITNESSES_ENOUGH: usize = 8;
+/// A drowsy member has so many times as long to refute a suspicion.
+const DROWSY: u64 = 10;
 
 /// The state of one node's membership.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -50,6 +69,14 @@ pub struct Membership {
     known: BTreeMap<NodeId, Member>,
     rumours: Rumours,
     probes: Probes,
+    suspicions: Suspicions,
+    /// *Local health* (Lifeguard): raised by whatever may mean that this node itself is slow, lowered by what goes well.
+    /// A node that may be slow probes less often, waits longer, and so accuses less.
+    health: u64,
+    /// Members that nobody answers for any more at their addresses, as they were then, and who found out.
+    refused: BTreeMap<NodeId, ((Generation, u64), BTreeSet<NodeId>)>,
+    /// A newer boot that speaks under this node's id.
+    superseded: Option<Generation>,
     leaving: bool,
 }
 
@@ -72,6 +99,22 @@ pub enum Msg {
         /// Piggybacked claims.
         rumours: Vec<Member>,
     },
+    /// You asked me to try `target`: I do answer you, but it does not answer me.
+    Nack {
+        /// The asker's number.
+        seq: u64,
+        /// Who is silent.
+        target: NodeId,
+    },
+    /// Nobody listens any more where this member did: its process is gone.
+    Refused {
+        /// The member.
+        target: NodeId,
+        /// Its boot.
+        generation: Generation,
+        /// Its incarnation.
+        incarnation: u64,
+    },
     /// I cannot reach `target`; please try.
     PingReq {
         /// The asker's number.
@@ -87,7 +130,7 @@ pub enum Msg {
     /// Opens an exchange: who I am and a digest of what I know.
     Syn {
         /// The sender's own entry.
-        own: Member,
+        own: Box<Member>,
         /// Hashes of its buckets.
         digest: Digest,
     },
@@ -110,6 +153,8 @@ pub enum Msg {
 pub enum Timer {
     /// Probe the next member.
     Probe,
+    /// Greet who is held dead.
+    Greet,
     /// The direct answer is late: ask others.
     ProbeIndirect(NodeId),
     /// No answer at all: suspect.
@@ -133,6 +178,8 @@ pub enum Record {}
 pub enum Op {
     /// Say goodbye to all, so that nobody has to suspect. The host stops afterwards.
     Leave,
+    /// This node is about to be hidden or frozen, or is back in front. It says so, and is not suspected lightly then.
+    Drowsy(bool),
 }
 
 /// What it answers.
@@ -140,6 +187,8 @@ pub enum Op {
 pub enum Outcome {
     /// The goodbyes are on their way.
     Left,
+    /// Everybody is being told.
+    Told,
 }
 
 /// What it tells.
@@ -161,10 +210,18 @@ pub enum Event {
         /// Its new incarnation.
         incarnation: u64,
     },
-    /// Somebody speaks under this node's id with a newer generation: two processes share one identity.
+    /// Somebody speaks under this node's id with a newer generation: two processes share one identity, and this one is
+    /// the older.
     Conflict {
         /// The other's generation.
         generation: Generation,
+    },
+    /// Nobody listens at a member's address, by the word of so many.
+    Vanished {
+        /// The member.
+        target: NodeId,
+        /// Who found out.
+        witnesses: Vec<NodeId>,
     },
     /// A dead or departed member was dropped from memory.
     Forgot(NodeId),
@@ -174,13 +231,44 @@ impl Membership {
     /// A node that knows only itself. The generation is set when it starts.
     #[must_use]
     pub(crate) fn new(id: NodeId, profile: Profile) -> Self {
-        let own = Member { id, generation: Generation(0), incarnation: 0, state: State::Alive, profile };
-        Self { own, known: BTreeMap::new(), rumours: Rumours::default(), probes: Probes::default(), leaving: false }
+        let (generation, incarnation) = (Generation(0), 0);
+        Self {
+            own: Member { id, generation, incarnation, state: State::Alive, accuser: None, profile },
+            known: BTreeMap::new(),
+            rumours: Rumours::default(),
+            probes: Probes::default(),
+            suspicions: Suspicions::default(),
+            health: 0,
+            refused: BTreeMap::new(),
+            superseded: None,
+            leaving: false,
+        }
     }
 
     /// Claims that still have to spread.
     pub(crate) fn rumours(&self) -> usize {
         self.rumours.len()
+    }
+
+    /// See [`crate::Node::acquaint`].
+    #[cfg(feature = "sim")]
+    pub(crate) fn acquaint(&mut self, member: Member) {
+        self.known.insert(member.id, member);
+    }
+
+    /// A newer boot that speaks under this node's id: this one has to end.
+    pub(crate) fn superseded(&self) -> Option<Generation> {
+        self.superseded
+    }
+
+    /// Something went well, or may have gone wrong because this node is slow.
+    fn feel(&mut self, better: bool) {
+        self.health = if better { self.health.saturating_sub(1) } else { (self.health + 1).min(limits::HEALTH) };
+    }
+
+    /// A time that is the longer, the slower this node seems to be.
+    fn patience(&self, usual: Duration) -> Duration {
+        usual.times(1 + self.health)
     }
 
     /// Takes in one claim and lets it spread if it is news.
@@ -201,6 +289,9 @@ impl Membership {
                 return;
             }
             Some(_) if planted(Mutant::DeadRevived) && claim.state == State::Alive => (),
+            Some(before) if claim.precedence() == before.precedence() && claim.state == State::Suspect => {
+                return self.confirm(cx, claim, fx);
+            }
             Some(before) if claim.precedence() <= before.precedence() => return,
             // Old rumours of the dead must not fill the memory again.
             None if !claim.is_reachable() || self.known.len() >= limits::MEMBERS => return,
@@ -209,14 +300,23 @@ impl Membership {
         let is_new_boot = before.is_none_or(|before| before.generation < claim.generation);
         match claim.state {
             State::Alive => {
+                self.suspicions.end(claim.id);
+                self.refused.remove(&claim.id);
                 fx.disarm(Timer::Suspicion(claim.id));
                 fx.disarm(Timer::Forget(claim.id));
                 if is_new_boot {
                     self.probes.drop_target(claim.id, fx);
                 }
             }
-            State::Suspect => fx.arm(self.suspicion_time(cx), Timer::Suspicion(claim.id)),
+            State::Suspect => {
+                let by = claim.accuser.unwrap_or(claim.id);
+                self.suspicions.accuse(claim.id, (claim.generation, claim.incarnation), by, cx.now.mono);
+                let left = self.suspicion_time(cx, &claim);
+                fx.arm(left, Timer::Suspicion(claim.id));
+            }
             State::Dead | State::Left => {
+                self.suspicions.end(claim.id);
+                self.refused.remove(&claim.id);
                 fx.disarm(Timer::Suspicion(claim.id));
                 fx.arm(cx.config.membership.forget_after, Timer::Forget(claim.id));
                 self.probes.drop_target(claim.id, fx);
@@ -228,6 +328,54 @@ impl Membership {
         self.known.insert(claim.id, claim);
     }
 
+    /// Another accuser of a member that is suspected already.
+    fn confirm(&mut self, cx: &mut Ctx<'_>, claim: Member, fx: &mut Effects<Self>) {
+        let Some(by) = claim.accuser else { return };
+        if self.suspicions.accuse(claim.id, (claim.generation, claim.incarnation), by, cx.now.mono) {
+            let left = self.suspicion_time(cx, &claim);
+            fx.arm(left, Timer::Suspicion(claim.id));
+            self.spread(cx, claim, fx);
+        }
+    }
+
+    /// This node's host found that nobody listens where a peer did.
+    pub(crate) fn on_refused(&mut self, cx: &mut Ctx<'_>, peer: NodeId, fx: &mut Effects<Self>) {
+        let Some(member) = self.known.get(&peer).filter(|member| member.is_reachable()) else { return };
+        let (generation, incarnation) = (member.generation, member.incarnation);
+        let told = self.sample(cx, usize::from(cx.config.membership.gossip_fanout), peer);
+        if !told.is_empty() {
+            // What this node has found out for itself.
+            fx.send_all_now(told, Msg::Refused { target: peer, generation, incarnation });
+        }
+        self.vanished(cx, peer, cx.me, (generation, incarnation), fx);
+    }
+
+    /// Somebody found that nobody listens where a member did. Two who found out for themselves are enough: that is no
+    /// network that loses messages, but a machine that says that there is no such process.
+    fn vanished(
+        &mut self,
+        cx: &mut Ctx<'_>,
+        target: NodeId,
+        by: NodeId,
+        at: (Generation, u64),
+        fx: &mut Effects<Self>,
+    ) {
+        let Some(member) = self.known.get(&target).filter(|member| member.is_reachable()).cloned() else { return };
+        if (member.generation, member.incarnation) != at {
+            return;
+        }
+        let (found_at, witnesses) = self.refused.entry(target).or_insert_with(|| (at, BTreeSet::new()));
+        if *found_at != at {
+            (*found_at, *witnesses) = (at, BTreeSet::new());
+        }
+        if !witnesses.insert(by) || witnesses.len() < WITNESSES {
+            return;
+        }
+        let witnesses = witnesses.iter().copied().collect();
+        fx.trace(|| Event::Vanished { target, witnesses });
+        self.learn(cx, Member { state: State::Dead, accuser: None, ..member }, fx);
+    }
+
     /// A claim about this node itself: refuted if it is worse than the truth.
     fn hear_of_myself(&mut self, cx: &mut Ctx<'_>, claim: &Member, fx: &mut Effects<Self>) {
         if !is_countable(claim) {
@@ -235,12 +383,14 @@ impl Membership {
         }
         if claim.generation > self.own.generation {
             let generation = claim.generation;
+            self.superseded = Some(generation);
             fx.trace(|| Event::Conflict { generation });
             return;
         }
         if claim.precedence() <= self.own.precedence() || claim.generation < self.own.generation || self.leaving {
             return;
         }
+        self.feel(false);
         self.announce(cx, claim.incarnation + 1, fx);
         let incarnation = self.own.incarnation;
         fx.trace(|| Event::Refuted { incarnation });
@@ -274,19 +424,30 @@ impl Membership {
     }
 
     fn suspect(&mut self, cx: &mut Ctx<'_>, target: NodeId, fx: &mut Effects<Self>) {
-        let Some(member) = self.known.get(&target).filter(|member| member.state == State::Alive) else {
+        let Some(member) = self.known.get(&target).filter(|member| member.is_reachable()) else {
             return;
         };
-        let claim = Member { state: State::Suspect, ..member.clone() };
+        let claim = Member { state: State::Suspect, accuser: Some(cx.me), ..member.clone() };
         // The suspect hears it first: a member that lives can refute before anybody else believes it.
         // A suspicion is a claim about another, nothing that a crash here could take back.
         fx.send_now(target, Msg::Gossip { rumours: alloc::vec![claim.clone()] });
         self.learn(cx, claim, fx);
     }
 
-    fn suspicion_time(&self, cx: &Ctx<'_>) -> Duration {
+    /// How long a suspect has from now.
+    fn suspicion_time(&self, cx: &Ctx<'_>, suspect: &Member) -> Duration {
+        let could_confirm = |member: &&Member| member.state == State::Alive && member.id != suspect.id;
+        let others = self.known.values().filter(could_confirm).take(WITNESSES_ENOUGH).count();
+        self.suspicions.remaining(suspect.id, self.least_suspicion(cx, suspect), others, cx.now.mono)
+    }
+
+    /// The time that a suspicion takes at least: the more members, the longer a rumour and its denial need. One that has
+    /// said that it may fall silent has much longer.
+    fn least_suspicion(&self, cx: &Ctx<'_>, claim: &Member) -> Duration {
         let settings = &cx.config.membership;
-        settings.probe_period.times(u64::from(settings.suspicion_factor) * self.log_members())
+        let factor = u64::from(settings.suspicion_factor) * if claim.profile.drowsy { DROWSY } else { 1 };
+        let log = log10_permille(self.known.len() as u64 + 2).max(1_000);
+        Duration(settings.probe_period.times(factor).0 * log / 1_000)
     }
 
     /// ⌈log10(N+1)⌉, at least 1.
@@ -309,8 +470,20 @@ impl Membership {
         ids
     }
 
+    /// Whom to ask to try: those with a link to this node before others, for they are surely there.
+    fn helpers(&self, cx: &mut Ctx<'_>, target: NodeId) -> Vec<NodeId> {
+        let count = usize::from(cx.config.membership.indirect_probes);
+        let is_there = |id: &NodeId| *id != target && self.known.get(id).is_some_and(Member::is_reachable);
+        let mut helpers: Vec<NodeId> = cx.view.links.iter().copied().filter(is_there).collect();
+        let linked = cx.rng.choose(&mut helpers, count);
+        helpers.truncate(linked);
+        let others = self.sample(cx, count, target);
+        helpers.extend(others.into_iter().take(count - linked).filter(|other| !cx.view.links.contains(other)));
+        helpers
+    }
+
     fn syn(&self) -> Msg {
-        Msg::Syn { own: self.own.clone(), digest: Digest::of(self.everyone()) }
+        Msg::Syn { own: Box::new(self.own.clone()), digest: Digest::of(self.everyone()) }
     }
 
     fn everyone(&self) -> impl Iterator<Item = &Member> {
@@ -324,18 +497,19 @@ impl Membership {
         let rumours = self.rumours_for(1, cx);
         // Asking whether somebody is there promises nothing.
         fx.send_now(target, Msg::Ping { seq, rumours });
-        fx.arm(cx.config.membership.probe_timeout, Timer::ProbeIndirect(target));
-        fx.arm(cx.config.membership.probe_period, Timer::ProbeEnd(target));
+        fx.arm(self.patience(cx.config.membership.probe_timeout), Timer::ProbeIndirect(target));
+        fx.arm(self.patience(cx.config.membership.probe_period), Timer::ProbeEnd(target));
     }
 
     fn ask_others(&mut self, cx: &mut Ctx<'_>, target: NodeId, fx: &mut Effects<Self>) {
         let Some(seq) = self.probes.own_seq(target) else {
             return;
         };
-        let helpers = self.sample(cx, usize::from(cx.config.membership.indirect_probes), target);
+        let helpers = self.helpers(cx, target);
         if helpers.is_empty() {
             return;
         }
+        self.probes.asked(target, &helpers);
         fx.trace(|| Event::AskedOthers { target, helpers: helpers.clone() });
         // Asking others to look promises nothing.
         fx.send_all_now(helpers, Msg::PingReq { seq, target });
@@ -362,6 +536,15 @@ impl Membership {
             cx.rng.choose(&mut round, all);
             round
         })
+    }
+
+    /// Says what this node is straight to those it is linked to: it may be too late for rumours.
+    fn tell_links(&mut self, cx: &mut Ctx<'_>, fx: &mut Effects<Self>) {
+        let links: Vec<NodeId> = cx.view.links.iter().copied().take(limits::RUMOURS_PER_MESSAGE).collect();
+        if !links.is_empty() {
+            // What this node is, in its own words.
+            fx.send_all_now(links, Msg::Gossip { rumours: alloc::vec![self.own.clone()] });
+        }
     }
 
     fn leave(&mut self, cx: &mut Ctx<'_>, id: RequestId, fx: &mut Effects<Self>) {
@@ -396,6 +579,7 @@ impl Protocol for Membership {
         fx.publish(self.own.clone());
         // Spread over the period, so that nodes started together do not probe together.
         fx.arm(cx.rng.between(Duration::millis(1), settings.probe_period), Timer::Probe);
+        fx.arm(settings.probe_period, Timer::Greet);
         fx.arm(cx.rng.between(settings.gossip_interval, settings.push_pull_interval), Timer::PushPull);
     }
 
@@ -412,11 +596,20 @@ impl Protocol for Membership {
             Msg::Ack { seq, target, rumours } => {
                 self.learn_all(cx, rumours, fx);
                 if let Some(asked) = self.probes.answered(target, seq, fx) {
+                    self.feel(true);
                     for (asker, seq) in asked {
                         // Passing on an answer reveals no state of ours.
                         fx.send_now(asker, Msg::Ack { seq, target, rumours: Vec::new() });
                     }
                 }
+            }
+            Msg::Nack { seq, target } => {
+                if self.probes.nacked(target, seq, from) {
+                    self.feel(true);
+                }
+            }
+            Msg::Refused { target, generation, incarnation } => {
+                self.vanished(cx, target, from, (generation, incarnation), fx);
             }
             Msg::PingReq { seq, target } => {
                 if target != cx.me && self.known.contains_key(&target) {
@@ -434,7 +627,7 @@ impl Protocol for Membership {
             }
             Msg::Syn { own, digest } => {
                 if own.id == from {
-                    self.learn(cx, own, fx);
+                    self.learn(cx, *own, fx);
                 }
                 let buckets = digest.differing(&Digest::of(self.everyone()));
                 let members = digest::entries(self.everyone(), &buckets, cx.rng.next_u64());
@@ -463,18 +656,31 @@ impl Protocol for Membership {
                 if let Some(target) = self.next_target(cx) {
                     self.begin_probe(cx, target, Purpose::Own, fx);
                 }
-                self.greet_someone(cx, fx);
-                fx.arm(settings.probe_period, Timer::Probe);
+                fx.arm(self.patience(settings.probe_period), Timer::Probe);
             }
-            Timer::ProbeIndirect(target) => self.ask_others(cx, target, fx),
+            Timer::Greet => {
+                self.greet_someone(cx, fx);
+                fx.arm(settings.probe_period, Timer::Greet);
+            }
+            Timer::ProbeIndirect(target) => {
+                for (asker, seq) in self.probes.askers(target) {
+                    // That this node is here and the other does not answer is true whatever is lost later.
+                    fx.send_now(asker, Msg::Nack { seq, target });
+                }
+                self.ask_others(cx, target, fx);
+            }
             Timer::ProbeEnd(target) => {
-                if self.probes.failed(target) {
+                // No helper even said that it tried: perhaps it is this node that nobody reaches.
+                if let Some(alone) = self.probes.failed(target) {
+                    if alone {
+                        self.feel(false);
+                    }
                     self.suspect(cx, target, fx);
                 }
             }
             Timer::Suspicion(target) => {
                 if let Some(member) = self.known.get(&target).filter(|member| member.state == State::Suspect) {
-                    let claim = Member { state: State::Dead, ..member.clone() };
+                    let claim = Member { state: State::Dead, accuser: None, ..member.clone() };
                     self.learn(cx, claim, fx);
                 }
             }
@@ -497,7 +703,7 @@ impl Protocol for Membership {
                 fx.arm(settings.push_pull_interval, Timer::PushPull);
             }
             // Owners are called for as long as they own.
-            Timer::Forget(node) if cx.view.chosen.as_ref().is_some_and(|c| c.config.storage.contains_key(&node)) => {
+            Timer::Forget(node) if cx.view.chosen.as_ref().is_some_and(|c| c.config.seats(node)) => {
                 fx.arm(settings.forget_after, Timer::Forget(node));
             }
             Timer::Forget(node) => {
@@ -513,6 +719,14 @@ impl Protocol for Membership {
     fn on_op(&mut self, cx: &mut Ctx<'_>, id: RequestId, op: Op, fx: &mut Effects<Self>) {
         match op {
             Op::Leave => self.leave(cx, id, fx),
+            Op::Drowsy(drowsy) => {
+                if self.own.profile.drowsy != drowsy && !self.leaving {
+                    self.own.profile.drowsy = drowsy;
+                    self.announce(cx, self.own.incarnation + 1, fx);
+                    self.tell_links(cx, fx);
+                }
+                fx.finish(id, Ok(Outcome::Told));
+            }
         }
     }
 
@@ -534,14 +748,25 @@ impl Protocol for Membership {
 
     fn on_pause(&mut self, cx: &mut Ctx<'_>, _slept: Duration, fx: &mut Effects<Self>) {
         self.probes.drop_all(fx);
+        self.feel(false);
+        self.suspicions.restart(cx.now.mono);
         for suspect in self.known.values().filter(|member| member.state == State::Suspect) {
-            fx.arm(self.suspicion_time(cx), Timer::Suspicion(suspect.id));
+            let left = self.suspicion_time(cx, suspect);
+            fx.arm(left, Timer::Suspicion(suspect.id));
         }
     }
 
     fn restore(&mut self, record: Record) {
         match record {}
     }
+}
+
+/// log10 in thousandths.
+fn log10_permille(n: u64) -> u64 {
+    let whole = u64::from(n.max(1).ilog2());
+    // Between two powers of two a straight line is near enough for a time to wait.
+    let fraction = n.max(1) * 1_000 / (1 << whole) - 1_000;
+    (whole * 1_000 + fraction) * 301 / 1_000
 }
 
 /// Whether the claim's numbers leave room to count on from them.
@@ -586,6 +811,10 @@ impl core::fmt::Display for Event {
             Self::Refuted { incarnation } => write!(f, "refuted with incarnation {incarnation}"),
             Self::Conflict { generation } => {
                 write!(f, "heard of a newer boot {} under its own id", generation.0)
+            }
+            Self::Vanished { target, witnesses } => {
+                write!(f, "holds {target} gone: nobody listens at its address, say")?;
+                witnesses.iter().try_for_each(|witness| write!(f, " {witness}"))
             }
             Self::Forgot(node) => write!(f, "forgot {node}"),
         }

@@ -1,6 +1,6 @@
 //! Probes in flight: whom we asked, and on whose behalf.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use super::{Membership, Timer};
@@ -24,6 +24,10 @@ struct Probe {
     own: bool,
     /// Others who asked us to look, with their numbers.
     askers: BTreeMap<NodeId, u64>,
+    /// Helpers that were asked and have not said that they tried.
+    helpers: BTreeSet<NodeId>,
+    /// Whether any of them said so.
+    heard: bool,
 }
 
 /// Why a member is probed.
@@ -41,7 +45,10 @@ impl Probes {
         let is_new = !self.running.contains_key(&target);
         if is_new {
             self.seq += 1;
-            self.running.insert(target, Probe { seq: self.seq, own: false, askers: BTreeMap::new() });
+            self.running.insert(
+                target,
+                Probe { seq: self.seq, own: false, askers: BTreeMap::new(), helpers: BTreeSet::new(), heard: false },
+            );
         }
         let probe = self.running.get_mut(&target)?;
         match purpose {
@@ -69,9 +76,32 @@ impl Probes {
         self.drop_target(target, fx)
     }
 
-    /// Ends a probe without an answer. Whether this node ran it for itself.
-    pub(super) fn failed(&mut self, target: NodeId) -> bool {
-        self.running.remove(&target).is_some_and(|probe| probe.own)
+    /// Others were asked to try.
+    pub(super) fn asked(&mut self, target: NodeId, helpers: &[NodeId]) {
+        if let Some(probe) = self.running.get_mut(&target) {
+            probe.helpers.extend(helpers);
+        }
+    }
+
+    /// One of them tried, and got no answer either. Whether it was asked, and had not said so before.
+    pub(super) fn nacked(&mut self, target: NodeId, seq: u64, by: NodeId) -> bool {
+        let Some(probe) = self.running.get_mut(&target).filter(|probe| probe.seq == seq) else { return false };
+        let is_news = probe.helpers.remove(&by);
+        probe.heard |= is_news;
+        is_news
+    }
+
+    /// Who asked this node to try, with their numbers.
+    pub(super) fn askers(&self, target: NodeId) -> Vec<(NodeId, u64)> {
+        let asked = self.running.get(&target).map(|probe| probe.askers.iter().map(|(&asker, &seq)| (asker, seq)));
+        asked.into_iter().flatten().collect()
+    }
+
+    /// Ends a probe without an answer. `None` if this node did not run it for itself; else whether all helpers that were
+    /// asked were silent as well.
+    pub(super) fn failed(&mut self, target: NodeId) -> Option<bool> {
+        let probe = self.running.remove(&target).filter(|probe| probe.own)?;
+        Some(!probe.helpers.is_empty() && !probe.heard)
     }
 
     pub(super) fn drop_target(

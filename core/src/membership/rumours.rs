@@ -55,18 +55,20 @@ impl Rumours {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::Generation;
+    use crate::id::{Generation, Storage};
     use crate::member::{Class, Durability, Profile, State};
 
     fn claim(n: u8) -> Member {
-        let profile = Profile {
-            name: alloc::string::String::new(),
-            class: Class::Server,
-            durability: Durability::Durable,
-            address: None,
-            relays: Vec::new(),
-        };
-        Member { id: NodeId::small(n), generation: Generation(1), incarnation: 0, state: State::Alive, profile }
+        let name = alloc::string::String::new();
+        let profile = Profile::new(name, Class::Server, Durability::Durable, Storage::default());
+        Member {
+            id: NodeId::small(n),
+            generation: Generation(1),
+            incarnation: 0,
+            state: State::Alive,
+            accuser: None,
+            profile,
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::disk::Disk;
 use super::network::Network;
 use crate::config::{Bootstrap, Config};
 use crate::hash::StableHasher;
-use crate::id::{NodeId, RequestId};
+use crate::id::{Epoch, NodeId, RequestId, Storage};
 use crate::journal::{JournalError, StorageIdentity};
 use crate::lift::{Event, Op, Outcome};
 use crate::limits;
@@ -28,6 +28,9 @@ use crate::wire::{self, Envelope};
 const EPOCH_WALL: u64 = 1_700_000_000_000_000;
 /// How long after a start or a crash the other side of a link notices.
 const LINK_DELAY: Duration = Duration::millis(1);
+
+/// After a link has closed its end is dialled again within this.
+const REDIAL: Duration = Duration::millis(400);
 
 /// A running simulation.
 #[derive(Clone, Debug)]
@@ -70,6 +73,8 @@ struct Place {
     paused_until: Instant,
     /// Until then its timers fire at whole seconds only, as those of a hidden page do.
     hidden_until: Instant,
+    /// Of a tab, the servers that it is linked to, as of which epoch.
+    servers: (Epoch, Vec<usize>),
     /// Lives with storage of their own; each but the first is a new node.
     lives: u8,
 }
@@ -114,6 +119,7 @@ enum Happening {
     Synced { place: usize, run: u64 },
     Told { place: usize, run: u64, id: PersistId },
     Link { place: usize, run: u64, peer: NodeId, up: bool },
+    Redial { place: usize, run: u64, peer: NodeId },
     Room { place: usize },
 }
 
@@ -125,6 +131,7 @@ impl Happening {
             | Self::Synced { place, .. }
             | Self::Told { place, .. }
             | Self::Room { place }
+            | Self::Redial { place, .. }
             | Self::Link { place, .. } => place,
         }
     }
@@ -173,7 +180,7 @@ impl Sim {
             through_bytes: true,
         };
         for n in 1..=servers {
-            let bootstrap = (n == 1).then_some(Bootstrap { owners: servers, replicas });
+            let bootstrap = (n == 1).then_some(Bootstrap { owners: servers, replicas, tabs: false });
             sim.add(NodeId::small(n), alloc::format!("n{n}"), Class::Server, bootstrap);
         }
         for n in 1..=tabs {
@@ -181,6 +188,9 @@ impl Sim {
         }
         for place in 0..sim.places.len() {
             tune(&mut sim.places[place].config);
+            sim.places[place].servers.1 = sim.servers_for(place);
+        }
+        for place in 0..sim.places.len() {
             sim.start(place);
         }
         sim
@@ -188,9 +198,10 @@ impl Sim {
 
     fn add(&mut self, id: NodeId, name: String, class: Class, bootstrap: Option<Bootstrap>) {
         let address = (class == Class::Server).then(|| name.clone());
-        let profile = Profile { name, class, durability: Durability::Durable, address, relays: Vec::new() };
-        let config = Config { bootstrap, ..Config::new(id, profile) };
         let identity = StorageIdentity { node: id, incarnation: self.rng.next_bytes() };
+        let storage = Storage(identity.incarnation);
+        let profile = Profile { address, ..Profile::new(name, class, Durability::Durable, storage) };
+        let config = Config { bootstrap, ..Config::new(id, profile) };
         self.places.push(Place {
             config,
             disk: Disk::new(identity),
@@ -201,6 +212,7 @@ impl Sim {
             clock: Clock::default(),
             paused_until: Instant(0),
             hidden_until: Instant(0),
+            servers: (Epoch(0), Vec::new()),
             lives: 1,
         });
     }
@@ -371,6 +383,18 @@ impl Sim {
         id[0] = spot.lives;
         spot.lives += 1;
         spot.config.id = NodeId(id);
+        spot.config.profile.storage = Storage(incarnation);
+        spot.disk = Disk::new(StorageIdentity { node: spot.config.id, incarnation });
+        self.start(place);
+    }
+
+    /// A place loses its storage and comes back under its old name, as a folder does whose journal was deleted by hand
+    /// beside its key.
+    pub fn forget(&mut self, place: usize) {
+        self.crash(place);
+        let incarnation = self.rng.next_bytes();
+        let spot = &mut self.places[place];
+        spot.config.profile.storage = Storage(incarnation);
         spot.disk = Disk::new(StorageIdentity { node: spot.config.id, incarnation });
         self.start(place);
     }
@@ -414,7 +438,12 @@ impl Sim {
         self.places[place].disk.crash(&mut self.rng);
         let id = self.places[place].config.id;
         for other in self.partners(place) {
-            self.plan(LINK_DELAY, Happening::Link { place: other, run: self.places[other].run, peer: id, up: false });
+            let run = self.places[other].run;
+            self.plan(LINK_DELAY, Happening::Link { place: other, run, peer: id, up: false });
+            if self.class(place) == Class::Server {
+                let wait = self.rng.between(LINK_DELAY.times(2), REDIAL);
+                self.plan(wait, Happening::Redial { place: other, run, peer: id });
+            }
         }
     }
 
@@ -528,6 +557,12 @@ impl Sim {
                 }
             }
             Happening::Room { place } => self.make_room(place),
+            Happening::Redial { place, run, peer } => {
+                let is_down = self.place_of(peer).is_some_and(|peer| self.places[peer].node.is_none());
+                if self.is_running(place, run) && is_down {
+                    self.input(place, Input::Refused { peer });
+                }
+            }
             Happening::Told { place, run, id } => {
                 if self.is_running(place, run) {
                     self.input(place, Input::Persisted(id));
@@ -596,6 +631,38 @@ impl Sim {
         }
         self.places[place].node = Some(node);
         self.plan_wake(place);
+        self.redial(place);
+    }
+
+    /// A tab keeps links to two servers that relay in the epoch it knows, as its host does.
+    fn redial(&mut self, place: usize) {
+        let spot = &self.places[place];
+        let epoch = spot.node.as_ref().map_or(Epoch(0), |node| node.view().epoch());
+        if spot.config.profile.class == Class::Server || spot.servers.0 == epoch {
+            return;
+        }
+        let servers = self.servers_for(place);
+        let before = core::mem::replace(&mut self.places[place].servers, (epoch, servers.clone())).1;
+        for (server, up) in
+            before.iter().map(|&server| (server, false)).chain(servers.iter().map(|&server| (server, true)))
+        {
+            if before.contains(&server) && servers.contains(&server) {
+                continue;
+            }
+            for (one, other) in [(place, server), (server, place)] {
+                let (run, peer) = (self.places[one].run, self.places[other].config.id);
+                self.plan(LINK_DELAY, Happening::Link { place: one, run, peer, up });
+            }
+        }
+    }
+
+    /// The servers that a tab should be linked to: two of those that relay, or of all while it knows of none.
+    fn servers_for(&self, tab: usize) -> Vec<usize> {
+        let is_server = |place: &usize| self.places[*place].config.profile.class == Class::Server;
+        let count = (0..self.places.len()).filter(is_server).count();
+        let config = self.places[tab].node.as_ref().and_then(|node| node.view().chosen.as_ref());
+        let relays = |server: &usize| config.is_none_or(|chosen| chosen.config.relays(self.places[*server].config.id));
+        (0..count).map(|n| (tab.saturating_sub(count) + n) % count).filter(relays).take(2).collect()
     }
 
     fn plan_wake(&mut self, place: usize) {
@@ -639,19 +706,17 @@ impl Sim {
         self.places.iter().position(|place| place.config.id == id)
     }
 
-    /// The places that a place has links with: servers all to all, a tab with two servers.
+    /// The places that a place has links with: servers all to all, a tab with those it has dialled.
     fn partners(&self, place: usize) -> Vec<usize> {
         (0..self.places.len()).filter(|&other| other != place && self.is_linked(place, other)).collect()
     }
 
     fn is_linked(&self, a: usize, b: usize) -> bool {
         let is_server = |place: usize| self.places[place].config.profile.class == Class::Server;
-        let servers = self.places.iter().filter(|place| place.config.profile.class == Class::Server).count();
-        let relays = |tab: usize, server: usize| (0..2).any(|n| (tab - servers + n) % servers == server);
         match (is_server(a), is_server(b)) {
             (true, true) => true,
-            (false, true) => relays(a, b),
-            (true, false) => relays(b, a),
+            (false, true) => self.places[a].servers.1.contains(&b),
+            (true, false) => self.places[b].servers.1.contains(&a),
             (false, false) => false,
         }
     }

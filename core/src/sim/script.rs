@@ -168,7 +168,7 @@ impl Stage {
             }
             ["heal"] => self.sim().network.heal_all(),
             ["members", node] => self.members(node)?,
-            ["agree"] => agree(self.sim())?,
+            ["agree"] => agree(self.sim(), None)?,
             _ => return Err(format!("unknown command: {}", words.join(" "))),
         }
         Ok(())

@@ -22,9 +22,9 @@ use super::check::epochs::Epochs;
 use super::check::{History, Seen};
 use super::check::{bounds, converge};
 use super::disk::Disk;
-use super::plan::{Action, Context, Place, Plan, Step, World};
+use super::plan::{Action, Context, Move, Place, Plan, Step, World};
 use crate::bytes::Bytes;
-use crate::config::Config;
+use crate::config::{AutopilotConfig, Config, Tabs};
 use crate::id::{RequestId, WriteId};
 use crate::kv::{self, WriteContext};
 use crate::lift::{Event, EventKind, Op, Outcome};
@@ -33,6 +33,7 @@ use crate::membership;
 use crate::quorum::Level;
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
+use crate::topology;
 use crate::trace;
 use crate::version::Versions;
 
@@ -87,7 +88,7 @@ pub struct Report {
 }
 
 /// Everything that a long run must have reached at least once.
-pub const REACHED: [&str; 25] = [
+pub const REACHED: [&str; 34] = [
     "acknowledged",
     "unknown",
     "refused",
@@ -113,6 +114,15 @@ pub const REACHED: [&str; 25] = [
     "declared dead",
     "refuted",
     "tab came back as another",
+    "change begun",
+    "change completed",
+    "change given up",
+    "change refused",
+    "outbid",
+    "another's value taken over",
+    "partition taken over",
+    "unseated",
+    "autopilot",
 ];
 
 /// Runs the steps until they end or the nodes have handled `inputs`, then lets the cluster heal, and judges. `watch`
@@ -170,6 +180,8 @@ struct Run<'w> {
     open: BTreeMap<RequestId, Asked>,
     /// Places whose journals were damaged on purpose: they must notice and stay down for good.
     damaged: BTreeSet<Place>,
+    /// A place that has lost its storage and kept its name: it takes no part any more.
+    unseated: Option<Place>,
     /// A journal that is damaged although nobody damaged it.
     unprovoked: Option<Failure>,
     /// When the nodes had handled how many inputs, to notice a storm.
@@ -192,6 +204,7 @@ struct Put {
 enum Asked {
     Put { key: u32, write: WriteId, seen: Seen, client: u8 },
     Get { key: u32, client: u8, began: usize },
+    Change,
 }
 
 fn name(key: u32) -> Bytes {
@@ -203,6 +216,17 @@ impl<'w> Run<'w> {
         let tune = |config: &mut Config| {
             config.kv.collect_after = world.collect.unwrap_or(Duration::secs(1_000_000));
             config.kv.repair_interval = world.repair;
+            let kept = if world.autopilot { Tabs::Always } else { Tabs::Never };
+            config.autopilot = AutopilotConfig {
+                enabled: world.autopilot,
+                tabs: if world.tabs_keep { kept } else { Tabs::Never },
+                promote_after: Duration::secs(3),
+                replace_after: Duration::secs(10),
+                give_up_after: Duration::secs(20),
+            };
+            if let Some(bootstrap) = &mut config.bootstrap {
+                bootstrap.owners = world.owners;
+            }
         };
         let (servers, tabs, replicas) = (world.servers, world.tabs, REPLICAS.min(world.servers));
         let mut sim = match recorded {
@@ -227,6 +251,7 @@ impl<'w> Run<'w> {
             puts: BTreeMap::new(),
             open: BTreeMap::new(),
             damaged: BTreeSet::new(),
+            unseated: None,
             unprovoked: None,
             mark: (Instant(0), 0),
             done: Vec::new(),
@@ -343,6 +368,14 @@ impl<'w> Run<'w> {
             }
             Action::Loss(rate) => self.sim.network.loss_per_mille = rate,
             Action::Duplicate(rate) => self.sim.network.duplicate_per_mille = rate,
+            Action::Amnesia(place)
+                if exists(place) && self.damaged.is_empty() && self.unseated.is_none() && place < self.servers =>
+            {
+                self.unseated = Some(place);
+                self.epochs.forget(self.sim.id(place));
+                self.sim.forget(place);
+            }
+            Action::Change { place, ref moves } if exists(place) => self.change(place, moves),
             Action::Wipe(place) if exists(place) && self.sim.class(place) == Class::Tab => {
                 self.reach("tab came back as another");
                 self.sim.wipe(place);
@@ -378,7 +411,7 @@ impl<'w> Run<'w> {
     /// Damages a journal and restarts its node, which must notice. Beyond what is promised once it hits a second one,
     /// so it never does.
     fn damage(&mut self, place: Place, damage: impl FnOnce(&mut Disk, &mut Rng) -> bool) {
-        if !self.damaged.is_empty() {
+        if !self.damaged.is_empty() || self.unseated.is_some() {
             return;
         }
         self.sim.crash(place);
@@ -390,6 +423,24 @@ impl<'w> Run<'w> {
         if self.sim.try_start(place).is_ok() {
             let what = format!("the journal of place {place} was damaged where it is sealed, and that was not noticed");
             self.unprovoked.get_or_insert(Failure::Safety(what));
+        }
+    }
+
+    fn change(&mut self, place: Place, moves: &[Move]) {
+        if self.open.len() >= OPEN_MAX {
+            return;
+        }
+        let places = self.sim.len();
+        let id = |place: Place| self.sim.id(place.min(places - 1));
+        let steps = moves.iter().map(|step| match *step {
+            Move::Join(place) => topology::Step::Add { member: id(place), weight: 1 },
+            Move::Leave(place) => topology::Step::Remove { member: id(place) },
+            Move::Weigh(place, weight) => topology::Step::Weight { member: id(place), weight },
+            Move::GiveUp => topology::Step::GiveUp,
+        });
+        let steps = steps.collect();
+        if let Some(id) = self.sim.request(place, Op::Topology(topology::Op::Change { steps })) {
+            self.open.insert(id, Asked::Change);
         }
     }
 
@@ -406,6 +457,10 @@ impl<'w> Run<'w> {
             stored: Level::Majority,
             within: None,
         };
+        if self.unseated == Some(place) {
+            // Under its old name it would ask with old numbers, and take answers of its former life for new ones.
+            return;
+        }
         if let Some(id) = self.sim.request(place, Op::Kv(op)) {
             self.history.asked(&key, put.write, put.seen.clone(), put.deletes);
             let seen = put.seen.clone().unwrap_or_default();
@@ -414,7 +469,7 @@ impl<'w> Run<'w> {
     }
 
     fn get(&mut self, place: Place, key: u32, client: u8) {
-        if self.open.len() >= OPEN_MAX {
+        if self.open.len() >= OPEN_MAX || self.unseated == Some(place) {
             return;
         }
         let op = kv::Op::Get { key: name(key), read: Level::Majority, within: None };
@@ -456,6 +511,8 @@ impl<'w> Run<'w> {
                     let writes = versions.siblings().iter().map(|sibling| sibling.write).collect();
                     self.sessions.insert((client, key), Seen { context: versions.to_context(), writes });
                 }
+                (Asked::Change, Ok(Outcome::Topology(topology::Outcome::Begun { .. }))) => (),
+                (Asked::Change, Err(refusal)) if refusal.is_definite() => self.reach("change refused"),
                 (asked, Err(refusal)) if refusal.is_definite() => {
                     self.reach("refused");
                     if let Asked::Put { key, write, .. } = asked {
@@ -480,6 +537,11 @@ impl<'w> Run<'w> {
             EventKind::Kv(kv::Event::Repaired { .. }) => "repaired",
             EventKind::Kv(kv::Event::Handed { attempt: 2.., .. }) => "handed to another owner",
             EventKind::Kv(kv::Event::Collected { .. }) => "collected",
+            EventKind::Kv(kv::Event::TookOver { .. }) => "partition taken over",
+            EventKind::Topology(topology::Event::Outbid { .. }) => "outbid",
+            EventKind::Topology(topology::Event::Proposed { inherited: true, .. }) => "another's value taken over",
+            EventKind::Topology(topology::Event::Unseated { .. }) => "unseated",
+            EventKind::Topology(topology::Event::Autopilot { .. }) => "autopilot",
             EventKind::Membership(membership::Event::Refuted { .. }) => "refuted",
             EventKind::Membership(membership::Event::Changed(member)) if member.state == State::Suspect => "suspected",
             EventKind::Membership(membership::Event::Changed(member)) if member.state == State::Dead => "declared dead",
@@ -496,6 +558,9 @@ impl<'w> Run<'w> {
         let tally = self.sim.network.tally;
         let torn = (0..self.sim.len()).map(|place| self.sim.disk(place).torn).sum();
         let counts = [
+            ("change begun", self.epochs.begun()),
+            ("change completed", self.epochs.completed()),
+            ("change given up", self.epochs.given_up()),
             ("lost", tally.lost),
             ("cut off", tally.cut),
             ("duplicated", tally.duplicated),
@@ -520,7 +585,8 @@ impl<'w> Run<'w> {
             self.sim.disk(place).failing = false;
             self.sim.make_room(place);
         }
-        let down = self.damaged.first().copied().unwrap_or(self.done.len() % self.servers);
+        let lost = self.damaged.first().copied().or(self.unseated);
+        let down = lost.unwrap_or(self.done.len() % self.servers);
         self.sim.crash(down);
         for place in (0..self.sim.len()).filter(|&place| place != down) {
             self.sim.set_rate(place, 1_000);
@@ -575,13 +641,22 @@ impl<'w> Run<'w> {
         self.look()?;
         (0..self.sim.len()).for_each(|place| self.sim.set_rate(place, 1_000));
         (0..self.sim.len()).for_each(|place| self.start(place));
-        let mut equal = converge::agree(&self.sim);
-        for _ in 0..EQUAL_WITHIN.as_millis() / 1_000 {
+        let mut equal = converge::agree(&self.sim, self.unseated);
+        for second in 0..EQUAL_WITHIN.as_millis() / 1_000 {
             if equal.is_ok() {
                 break;
             }
+            // A change to a member that has lost its storage since may lack the votes for ever. Where no autopilot gives
+            // it up, its operator has to.
+            if let (20, Some(lost)) = (second, self.unseated) {
+                for place in (0..self.servers).filter(|&place| place != lost) {
+                    let steps = [topology::Step::GiveUp].to_vec();
+                    // Nobody waits for the answer.
+                    let _ = self.sim.request(place, Op::Topology(topology::Op::Change { steps }));
+                }
+            }
             self.pass(Duration::secs(1))?;
-            equal = converge::agree(&self.sim);
+            equal = converge::agree(&self.sim, self.unseated);
         }
         equal.map_err(Failure::Liveness)
     }
@@ -589,7 +664,8 @@ impl<'w> Run<'w> {
     fn read_everything(&mut self) -> Result<(), Failure> {
         self.phase("everything is read once more");
         self.look()?;
-        let place = (0..self.servers).find(|place| !self.damaged.contains(place)).unwrap_or_default();
+        let lost = |place: &Place| self.damaged.contains(place) || self.unseated == Some(*place);
+        let place = (0..self.servers).find(|place| !lost(place)).unwrap_or_default();
         for key in self.keys() {
             let began = self.history.now();
             let get = kv::Op::Get { key: name(key), read: Level::Majority, within: Some(CORE_DONE_WITHIN) };

@@ -11,7 +11,7 @@
 use qunlong_core::config::Config;
 use qunlong_core::journal::{self, Recovered, StorageIdentity};
 use qunlong_core::member::{Class, Durability, Profile};
-use qunlong_core::{Generation, Input, Node, NodeId, Now, Record};
+use qunlong_core::{Generation, Input, Node, NodeId, Now, Record, Storage};
 use serde::{Deserialize, Serialize};
 
 /// Whose journals these are.
@@ -113,7 +113,7 @@ fn goes_on(bytes: &[u8], recovered: &Recovered) {
 
 fn restart(records: Vec<Record>) {
     let (class, durability) = (Class::Server, Durability::Durable);
-    let profile = Profile { name: "n1".to_owned(), class, durability, address: None, relays: vec![] };
+    let profile = Profile::new("n1".to_owned(), class, durability, Storage(IDENTITY.incarnation));
     let mut node = Node::restore(Config::new(IDENTITY.node, profile), 7, records).expect("sound settings");
     node.handle(Now::default(), Input::Tick);
     assert!(node.poll().is_some(), "a boot is recorded");

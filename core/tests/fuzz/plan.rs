@@ -70,6 +70,8 @@ fn span(action: &Action) -> Duration {
         | Action::Loss(_)
         | Action::Duplicate(_)
         | Action::Wipe(_)
+        | Action::Amnesia(_)
+        | Action::Change { .. }
         | Action::Fail(_)
         | Action::Flip(_)
         | Action::Misdirect(_) => Duration::ZERO,

@@ -227,11 +227,13 @@ fn act(input: &Input) -> Option<Act> {
             from: peer(&message.from)?,
             generation: message.generation,
             seq: message.seq,
+            epoch: message.epoch,
             payload: message.payload.clone(),
         },
         Input::Request { op, .. } => Act::Request(op.clone()),
         Input::Persisted(_) => Act::Durable { but: 0 },
         Input::Link { peer: id, up } => Act::Link { peer: peer(id)?, up: *up },
+        Input::Refused { peer: id } => Act::Refused { peer: peer(id)? },
         Input::DiskFull(full) => Act::DiskFull(*full),
         Input::Tick => Act::Tick,
     })

@@ -18,8 +18,8 @@ use qunlong_core::quorum::Level;
 use qunlong_core::version::Context;
 use qunlong_core::wire::{self, Envelope};
 use qunlong_core::{
-    Bytes, Duration, Generation, Input, Instant, Node, NodeId, Now, Op, Output, PersistId, Record, RequestId, WallTime,
-    WriteId, limits,
+    Bytes, Duration, Epoch, Generation, Input, Instant, Node, NodeId, Now, Op, Output, PersistId, Record, RequestId,
+    WallTime, WriteId, limits,
 };
 use serde::{Deserialize, Serialize};
 
@@ -36,13 +36,15 @@ pub(crate) enum Act {
     /// The clocks show something else.
     Clock(Now),
     /// A message arrives.
-    Message { from: u8, generation: Generation, seq: u64, payload: Payload },
+    Message { from: u8, generation: Generation, seq: u64, epoch: Epoch, payload: Payload },
     /// A client asks.
     Request(Op),
     /// All batches but so many of the last are durable.
     Durable { but: u8 },
     /// A link to a peer.
     Link { peer: u8, up: bool },
+    /// A redial was refused.
+    Refused { peer: u8 },
     /// The disk.
     DiskFull(bool),
     /// Nothing but the time.
@@ -168,8 +170,8 @@ impl Host {
                 };
             }
             Act::Clock(now) => self.now = Now { mono: Instant(now.mono.0.min(END_OF_TIME)), wall: now.wall },
-            Act::Message { from, generation, seq, payload } => {
-                self.input(Input::Message(Envelope { from: peer(from), generation, seq, payload }));
+            Act::Message { from, generation, seq, epoch, payload } => {
+                self.input(Input::Message(Envelope { from: peer(from), generation, seq, epoch, payload }));
             }
             Act::Request(op) => {
                 self.requests += 1;
@@ -179,6 +181,7 @@ impl Host {
             }
             Act::Durable { but } => self.durable(but),
             Act::Link { peer: n, up } => self.input(Input::Link { peer: peer(n), up }),
+            Act::Refused { peer: n } => self.input(Input::Refused { peer: peer(n) }),
             Act::DiskFull(full) => self.input(Input::DiskFull(full)),
             Act::Tick => self.input(Input::Tick),
             Act::Restart => {

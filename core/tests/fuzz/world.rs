@@ -9,7 +9,9 @@ use qunlong_core::config::{Bootstrap, Config};
 use qunlong_core::member::{Class, Durability, Profile};
 use qunlong_core::trace::Level;
 use qunlong_core::wire::Envelope;
-use qunlong_core::{Duration, Event, Input, Instant, Node, NodeId, Now, Op, Output, Record, RequestId, WallTime};
+use qunlong_core::{
+    Duration, Event, Input, Instant, Node, NodeId, Now, Op, Output, Record, RequestId, Storage, WallTime,
+};
 
 /// Who is there.
 pub(crate) const PLACES: [NodeId; 4] = [NodeId::small(1), NodeId::small(2), NodeId::small(3), NodeId::small(101)];
@@ -54,9 +56,9 @@ fn config(place: usize) -> Config {
     let class = if place == TAB { Class::Tab } else { Class::Server };
     let name = if place == TAB { "t1".to_owned() } else { format!("n{}", place + 1) };
     let address = (class == Class::Server).then(|| name.clone());
-    let profile = Profile { name, class, durability: Durability::Durable, address, relays: vec![] };
+    let profile = Profile { address, ..Profile::new(name, class, Durability::Durable, Storage([place as u8; 16])) };
     let mut config = Config::new(PLACES[place], profile);
-    config.bootstrap = (place == 0).then_some(Bootstrap { owners: 3, replicas: 3 });
+    config.bootstrap = (place == 0).then_some(Bootstrap { owners: 3, replicas: 3, tabs: false });
     config.kv.repair_interval = Duration::secs(1);
     config.kv.collect_after = Duration::secs(2);
     config

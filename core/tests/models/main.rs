@@ -23,8 +23,10 @@
 //! - What a property needs to know of the past is kept in the state, as little as will do.
 #![cfg(not(target_family = "wasm"))]
 
+mod epochs;
 mod journal;
 mod membership;
+mod paxos;
 mod quorum;
 
 use std::fmt::Debug;
@@ -32,7 +34,8 @@ use std::hash::Hash;
 
 use qunlong_core::config::Config;
 use qunlong_core::member::{Class, Durability, Profile};
-use qunlong_core::{Instant, NodeId, Now, Output, PersistId, WallTime};
+use qunlong_core::roster::Roster;
+use qunlong_core::{Instant, NodeId, Now, Output, PersistId, Storage, WallTime, topology};
 use stateright::{Checker, Expectation, HasDiscoveries, Model};
 
 /// Unique states of one model, at most: beyond it a model is not small any more and needs tighter bounds.
@@ -86,7 +89,14 @@ where
 /// The usual settings of a server.
 fn config(id: NodeId) -> Config {
     let (class, durability) = (Class::Server, Durability::Durable);
-    Config::new(id, Profile { name: id.to_string(), class, durability, address: None, relays: vec![] })
+    Config::new(id, Profile::new(id.to_string(), class, durability, Storage(id.0)))
+}
+
+/// Servers that all own and all vote.
+fn roster(nodes: &[u8]) -> Roster {
+    let nodes = || nodes.iter().map(|&n| NodeId::small(n));
+    let seats = nodes().map(|node| (node, topology::seat_of(&config(node).profile)));
+    Roster { storage: seats.collect(), voters: nodes().collect() }
 }
 
 fn at(time: Instant) -> Now {

@@ -28,7 +28,7 @@ use qunlong_core::lift::Payload;
 use qunlong_core::member::{Member, State};
 use qunlong_core::membership::{self, Msg};
 use qunlong_core::wire::Envelope;
-use qunlong_core::{Generation, Input, Instant, Node, NodeId, Op, Output, Record, RequestId};
+use qunlong_core::{Epoch, Generation, Input, Instant, Node, NodeId, Op, Output, Record, RequestId};
 use stateright::{Model, Property};
 
 use super::{at, config, persisted, prove, refute};
@@ -91,7 +91,7 @@ impl Claim {
 
     fn member(self) -> Member {
         let Self { generation, incarnation, state } = self;
-        Member { id: SUBJECT, generation, incarnation, state, profile: config(SUBJECT).profile }
+        Member { id: SUBJECT, generation, incarnation, state, accuser: None, profile: config(SUBJECT).profile }
     }
 }
 
@@ -156,7 +156,10 @@ fn believed(node: &Node) -> Option<Claim> {
 
 fn tell(node: &mut Node, claim: Claim) {
     let payload = Payload::Membership(Msg::Gossip { rumours: vec![claim.member()] });
-    node.handle(at(Instant(1)), Input::Message(Envelope { from: GOSSIP, generation: Generation(1), seq: 1, payload }));
+    node.handle(
+        at(Instant(1)),
+        Input::Message(Envelope { from: GOSSIP, generation: Generation(1), seq: 1, epoch: Epoch(0), payload }),
+    );
 }
 
 fn started(mut node: Node) -> Node {

@@ -36,6 +36,7 @@ use qunlong_core::kv::{self, Msg, Write};
 use qunlong_core::lift::Payload;
 use qunlong_core::placement::Partition;
 use qunlong_core::quorum::{Level, Tally};
+use qunlong_core::roster::Roster;
 use qunlong_core::version::{self, Dot, Sibling, Versions};
 use qunlong_core::wire::Envelope;
 use qunlong_core::{
@@ -319,7 +320,12 @@ impl Register {
         match &packet.msg {
             Msg::Stored { dot, context, .. } => self.on_stored(world, client, packet.from, *dot, context.as_ref()),
             Msg::Read { .. } | Msg::ReadReply { .. } | Msg::Mint { .. } | Msg::Store { .. } => None,
-            Msg::Refused { .. } | Msg::List { .. } | Msg::ListReply { .. } | Msg::Repair(_) | Msg::Collect(_) => None,
+            Msg::Refused { .. }
+            | Msg::List { .. }
+            | Msg::ListReply { .. }
+            | Msg::Repair(_)
+            | Msg::Collect(_)
+            | Msg::Transfer(_) => None,
         }
     }
 
@@ -424,8 +430,9 @@ impl Register {
 /// Asks a node that was restored with what the owner holds. Another key is written first, and the disk is not done
 /// with it: what leaves all the same waits for nothing.
 fn react(owner: NodeId, held: &Held, packet: &Packet) -> Reaction {
-    let storage = OWNERS.map(|owner| (owner, 1)).into();
-    let chosen = ClusterConfig { cluster: ClusterId([1; 16]), epoch: EPOCH, storage, replicas: OWNERS.len() as u8 };
+    let seats = OWNERS.map(|owner| (owner, topology::seat_of(&config(owner).profile))).into();
+    let roster = Roster { storage: seats, voters: OWNERS.into() };
+    let chosen = ClusterConfig::first(ClusterId([1; 16]), OWNERS.len() as u8, roster);
     let mut records = vec![Record::Topology(topology::Record::Chosen(chosen))];
     if *held != Held::default() {
         let Held { counter, versions } = held.clone();
@@ -464,7 +471,7 @@ fn handle(node: &mut Node, input: Input) -> Vec<Output> {
 
 fn receive(node: &mut Node, Packet { from, msg, .. }: &Packet) -> Vec<Output> {
     let payload = Payload::Kv(msg.clone());
-    handle(node, Input::Message(Envelope { from: *from, generation: BOOT, seq: 1, payload }))
+    handle(node, Input::Message(Envelope { from: *from, generation: BOOT, seq: 1, epoch: EPOCH, payload }))
 }
 
 fn persists(output: &Output) -> &[Record] {
@@ -492,7 +499,7 @@ fn op_of(msg: &Msg) -> Option<OpId> {
         Msg::Read { op, .. } | Msg::ReadReply { op, .. } | Msg::Mint { op, .. } | Msg::Store { op, .. } => Some(*op),
         Msg::Stored { op, .. } | Msg::Refused { op, .. } => Some(*op),
         Msg::List { op, .. } | Msg::ListReply { op, .. } => Some(*op),
-        Msg::Repair(_) | Msg::Collect(_) => None,
+        Msg::Repair(_) | Msg::Collect(_) | Msg::Transfer(_) => None,
     }
 }
 
@@ -551,7 +558,12 @@ impl World {
                 let adds = |owner: usize| owners[owner].durable.versions.clone().merge(versions);
                 waits(*op, false) || owner.is_some_and(adds)
             }
-            Msg::Refused { .. } | Msg::List { .. } | Msg::ListReply { .. } | Msg::Repair(_) | Msg::Collect(_) => false,
+            Msg::Refused { .. }
+            | Msg::List { .. }
+            | Msg::ListReply { .. }
+            | Msg::Repair(_)
+            | Msg::Collect(_)
+            | Msg::Transfer(_) => false,
         };
         network.retain(matters);
     }

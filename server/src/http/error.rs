@@ -21,10 +21,17 @@ pub(super) fn refused(refusal: &Refusal) -> Response {
         | Refusal::WrongEpoch { .. }
         | Refusal::StaleRound { .. }
         | Refusal::NotAnOwner
+        | Refusal::CatchingUp
+        | Refusal::NotAVoter
+        | Refusal::StorageLost
         | Refusal::Leaving => StatusCode::SERVICE_UNAVAILABLE,
         Refusal::BadLevel { .. } | Refusal::InvalidContext => StatusCode::BAD_REQUEST,
         Refusal::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-        Refusal::TooManySiblings => StatusCode::CONFLICT,
+        Refusal::UnknownMember { .. } => StatusCode::NOT_FOUND,
+        Refusal::TooManySiblings
+        | Refusal::ConfigChangeInProgress { .. }
+        | Refusal::TooFewMembers { .. }
+        | Refusal::NoChange => StatusCode::CONFLICT,
         Refusal::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
         Refusal::Overloaded => StatusCode::TOO_MANY_REQUESTS,
     };

@@ -7,6 +7,7 @@ mod demo;
 mod error;
 mod kv;
 mod policy;
+mod topology;
 mod trace;
 
 use std::path::PathBuf;
@@ -47,6 +48,8 @@ pub(crate) fn router(app: App) -> Router {
         .route("/v1/kv/{*key}", get(kv::read).put(kv::write).delete(kv::delete))
         .route("/v1/members", get(members))
         .route("/v1/status", get(status))
+        .route("/v1/topology", get(topology::show))
+        .route("/v1/topology/changes", post(topology::change_it))
         .route("/v1/trace", get(trace::events))
         .route("/v1/trace/socket", any(trace::socket))
         .route("/v1/link", any(link_socket))
@@ -90,7 +93,7 @@ async fn members(State(app): State<App>) -> Result<Json<Value>, Response> {
     Ok(Json(json!({
         "me": snapshot.id,
         "epoch": snapshot.config.as_ref().map(|config| config.epoch.0),
-        "owners": snapshot.config.as_ref().map(|config| config.storage.keys().collect::<Vec<_>>()),
+        "owners": snapshot.config.as_ref().map(|config| config.current.owners().map(|(node, _)| node).collect::<Vec<_>>()),
         "config": snapshot.config,
         "members": snapshot.members,
     })))

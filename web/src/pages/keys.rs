@@ -262,7 +262,7 @@ fn one_key(screen: &Screen, open: Option<&Open>, write: &Callback<(String, Optio
         .status
         .config
         .as_ref()
-        .map(|config| Placement::new(config).owners(Partition::of(key.as_bytes())).to_vec())
+        .map(|config| Placement::new(&config.current, config.replicas).owners(Partition::of(key.as_bytes())).to_vec())
         .unwrap_or_default();
     let quorum = world.status.config.as_ref().map(|config| {
         let needed = majority(config.replicas);

@@ -1,11 +1,11 @@
-//! Members: what gossip knows, as a table.
+//! Members: what gossip knows, as a table, and how it comes to be known.
 
 use qunlong_core::member::{Class, State};
-use qunlong_core::quorum::majority;
 use yew::prelude::*;
 
+use super::rumour::RumourPanel;
 use crate::app::{Action, Page, Screen, Selected};
-use crate::components::{badges, state_mark};
+use crate::components::{badges, figures, state_mark};
 use crate::i18n;
 
 /// The screen.
@@ -28,6 +28,7 @@ pub fn MembersPage(screen: &Screen) -> Html {
             Some(address) => html! { <code>{ address }</code> },
             None => badges(&world, &member.profile.relays),
         };
+        let zone = world.zone(&member.profile.zone());
         let is_me = world.me() == Some(id);
         html! {
             <tr key={id.to_string()} class={classes!(is_me.then_some("me"), (!member.is_reachable()).then_some("gone"))}>
@@ -35,13 +36,18 @@ pub fn MembersPage(screen: &Screen) -> Html {
                     <button class="link" onclick={select}>{ &member.profile.name }</button>
                     if is_me { <em>{ format!(" · {}", texts.you) }</em> }
                 </td>
-                <td>{ state_mark(language, member.state) }</td>
+                <td>
+                    { state_mark(language, member.state) }
+                    if member.profile.drowsy { <em title={texts.drowsy_means}>{ format!(" · {}", texts.drowsy) }</em> }
+                </td>
                 <td>{ i18n::class(language, member.profile.class) }</td>
                 <td>{ i18n::durability(language, member.profile.durability) }</td>
                 <td class="number">{ member.generation.0 }</td>
                 <td class="number">{ member.incarnation }</td>
                 <td>{ if world.is_owner(id) { "✓" } else { "" } }</td>
+                <td>{ zone }</td>
                 <td>{ way }</td>
+                <td>{ &member.profile.version }</td>
                 <td><code title={qunlong_core::id::hex(id)}>{ id.to_string() }</code></td>
             </tr>
         }
@@ -49,32 +55,25 @@ pub fn MembersPage(screen: &Screen) -> Html {
     let count = |class: Class| {
         members.iter().filter(|member| member.profile.class == class && member.state == State::Alive).count()
     };
-    let spare = world.status.config.as_ref().map(|config| {
-        let alive =
-            config.storage.keys().filter(|&&id| world.member(id).is_some_and(|m| m.state == State::Alive)).count();
-        let dead = config.storage.len() - alive;
-        usize::from(config.replicas - majority(config.replicas)).saturating_sub(dead)
-    });
-    let figures = [
+    let numbers = [
         (i18n::class(language, Class::Server), count(Class::Server).to_string()),
         (i18n::class(language, Class::Tab), count(Class::Tab).to_string()),
-        (texts.spare, spare.map_or_else(|| "–".to_owned(), |spare| spare.to_string())),
+        (texts.spare, world.spare.map_or_else(|| "–".to_owned(), |spare| spare.to_string())),
     ];
-    let figures =
-        figures.map(|(label, figure)| html! { <div class="figure"><b>{ figure }</b><span>{ label }</span></div> });
     html! {
-        <section class="card">
-            <div class="title"><div><h1>{ texts.members_title }</h1><p class="lead">{ texts.members_lead }</p></div><div class="figures">{ for figures }</div></div>
+        <div class="stacked"><section class="card">
+            <div class="title"><div><h1>{ texts.members_title }</h1><p class="lead">{ texts.members_lead }</p></div>{ figures(numbers) }</div>
             <div class="scroll">
                 <table class="data">
                     <thead><tr>
                         <th>{ texts.name }</th><th>{ texts.state }</th><th>{ texts.class }</th><th>{ texts.durability }</th>
-                        <th>{ texts.boot }</th><th>{ texts.incarnation }</th><th>{ texts.owns }</th><th>{ texts.address }</th><th>{ texts.id }</th>
+                        <th>{ texts.boot }</th><th>{ texts.incarnation }</th><th>{ texts.owns }</th><th>{ texts.zone }</th><th>{ texts.address }</th><th>{ texts.version }</th><th>{ texts.id }</th>
                     </tr></thead>
                     <tbody>{ for rows }</tbody>
                 </table>
             </div>
             if members.is_empty() { <p class="empty">{ texts.stage_empty }</p> }
         </section>
+        <RumourPanel ..screen.clone() /></div>
     }
 }

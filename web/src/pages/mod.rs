@@ -1,13 +1,18 @@
-//! The screens, one a file.
+//! The screens, one a file, and the larger panels of some.
 
+mod board;
+mod change;
 mod join;
 mod keys;
 mod members;
 mod node;
+mod rumour;
 mod stage;
+mod topology;
 
 pub use join::JoinPage;
 pub use keys::KeysPage;
 pub use members::MembersPage;
 pub use node::NodePage;
 pub use stage::StagePage;
+pub use topology::TopologyPage;

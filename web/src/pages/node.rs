@@ -6,7 +6,7 @@ use yew::prelude::*;
 
 use crate::app::{Action, Page, Screen};
 use crate::cluster::{Mode, World, window};
-use crate::components::badge;
+use crate::components::{badge, bytes};
 use crate::i18n;
 
 /// The screen.
@@ -99,10 +99,6 @@ pub fn NodePage(screen: &Screen) -> Html {
             </section>
         </div>
     }
-}
-
-fn bytes(count: u64) -> String {
-    if count < 10_000 { format!("{count} B") } else { format!("{:.1} kB", count as f64 / 1_000.0) }
 }
 
 /// What helps whoever is asked for help; nothing secret is in it.

@@ -89,6 +89,15 @@ impl Browser {
 
     /// Opens a tab in a window of its own, so that all tabs stay visible.
     pub async fn open(&self, url: &str) -> Tab {
+        self.open_in(url, true).await
+    }
+
+    /// Opens a tab before the one that is in front, which is hidden by that.
+    pub async fn open_over(&self, url: &str) -> Tab {
+        self.open_in(url, false).await
+    }
+
+    async fn open_in(&self, url: &str, window: bool) -> Tab {
         let mut tab = Tab {
             out: Arc::clone(&self.out),
             waiting: Arc::clone(&self.waiting),
@@ -96,7 +105,8 @@ impl Browser {
             session: String::new(),
             target: String::new(),
         };
-        let made = tab.send("Target.createTarget", json!({ "url": url, "newWindow": true })).await;
+        let made =
+            tab.send("Target.createTarget", json!({ "url": url, "newWindow": window, "background": false })).await;
         tab.target = made["targetId"].as_str().expect("a target").to_owned();
         let attached = tab.send("Target.attachToTarget", json!({ "targetId": tab.target, "flatten": true })).await;
         tab.session = attached["sessionId"].as_str().expect("a session").to_owned();

@@ -23,9 +23,12 @@ pub struct Cluster {
 
 /// What a cluster is like.
 pub struct Shape<'a> {
-    /// All of them own.
     pub nodes: u16,
+    /// So many of them own from the start.
+    pub owners: u16,
     pub replicas: u8,
+    /// More arguments of every node.
+    pub more: &'a [&'a str],
     /// The dashboard's files, if the nodes serve it.
     pub web: Option<&'a Path>,
     /// The seed of the proxies, if others reach each node through one.
@@ -47,11 +50,18 @@ pub type Answer = (u16, String);
 impl Cluster {
     /// Starts three nodes that may serve the dashboard, and waits until they are one cluster.
     pub fn start(web: Option<&Path>) -> Self {
-        Self::of(&Shape { nodes: 3, replicas: 3, web, proxied: None })
+        Self::of(&Shape { nodes: 3, owners: 3, replicas: 3, more: &[], web, proxied: None })
     }
 
     /// Starts nodes and waits until they are one cluster.
     pub fn of(shape: &Shape<'_>) -> Self {
+        let cluster = Self::forming(shape);
+        cluster.wait_until_one();
+        cluster
+    }
+
+    /// Starts nodes and does not wait.
+    pub fn forming(shape: &Shape<'_>) -> Self {
         let data = tempfile::tempdir().expect("a temporary folder");
         let addresses = |first: u16| (first..first + shape.nodes).map(|port| SocketAddr::from((LOCALHOST, port)));
         let listens: Vec<SocketAddr> = addresses(free_ports(shape.nodes)).collect();
@@ -71,13 +81,17 @@ impl Cluster {
             .enumerate()
             .map(|(i, (listen, me))| {
                 let seeds: Vec<&str> = advertised.iter().filter(|other| *other != me).map(String::as_str).collect();
-                let mut arguments = vec!["--join".to_owned(), seeds.join(",")];
+                let mut arguments: Vec<String> = Vec::new();
+                if !seeds.is_empty() {
+                    arguments.extend(["--join".to_owned(), seeds.join(",")]);
+                }
                 arguments.extend(["--advertise".to_owned(), me.clone()]);
                 if i == 0 {
                     arguments.push("--bootstrap".to_owned());
-                    arguments.extend(["--owners".to_owned(), shape.nodes.to_string()]);
+                    arguments.extend(["--owners".to_owned(), shape.owners.to_string()]);
                     arguments.extend(["--replicas".to_owned(), shape.replicas.to_string()]);
                 }
+                arguments.extend(shape.more.iter().map(|&more| more.to_owned()));
                 if let Some(web) = shape.web {
                     arguments.extend(["--web".to_owned(), web.display().to_string()]);
                 }
@@ -87,7 +101,6 @@ impl Cluster {
             .collect();
         let mut cluster = Self { nodes, proxies, data };
         cluster.nodes.iter_mut().for_each(Process::start);
-        cluster.wait_until_one();
         cluster
     }
 
@@ -168,6 +181,20 @@ impl Process {
         format!("http://{}{path}", self.address)
     }
 
+    /// A command of the command line, to this node: its exit code and what it printed.
+    pub fn command(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let server = format!("http://{}", self.address);
+        let output = Command::new(xtask::server_binary()).args(arguments).env("QUNLONG_SERVER", server).output();
+        let output = output.expect("the command runs");
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+    }
+
+    pub fn topology(&self) -> Option<Value> {
+        let (code, body) = self.get("/v1/topology")?;
+        (code == 200).then(|| serde_json::from_str(&body).ok())?
+    }
+
     pub fn status(&self) -> Option<Value> {
         let (code, body) = self.get("/v1/status")?;
         (code == 200).then(|| serde_json::from_str(&body).ok())?
@@ -216,7 +243,8 @@ pub fn wait_for(what: &str, patience: Duration, mut holds: impl FnMut() -> bool)
 /// outgoing connections, so that none of those can come in between, and never the same twice in one program.
 pub fn free_ports(count: u16) -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    const FIRST: u16 = 10_000;
+    // Browsers refuse 10080.
+    const FIRST: u16 = 10_100;
     const SPAN: u16 = 20_000;
     let start = (std::process::id() % 500) as u16 * 40;
     for _ in 0..SPAN / count {

@@ -8,16 +8,19 @@ use crate::id::{Generation, NodeId};
 use crate::member::State;
 use crate::sim::Sim;
 
-/// Whether all running nodes hold the same members alive and the owners of each key the same
-/// versions of it.
+/// Whether all running nodes, but for one that nobody has to mind, hold the same members alive, are in the same settled epoch, and the owners of each key hold
+/// the same versions of it.
 ///
 /// # Errors
 ///
 /// Says who differs from whom.
-pub fn agree(sim: &Sim) -> Result<(), String> {
-    let running: Vec<_> = (0..sim.len()).filter_map(|place| sim.node(place)).collect();
+pub fn agree(sim: &Sim, except: Option<usize>) -> Result<(), String> {
+    let places = (0..sim.len()).filter(|&place| Some(place) != except);
+    let running: Vec<_> = places.filter_map(|place| sim.node(place)).collect();
     let alive = |node: &crate::Node| -> Vec<_> {
         let members = node.view().members.values().filter(|member| member.state == State::Alive);
+        let ignored = except.map(|place| sim.id(place));
+        let members = members.filter(|member| Some(member.id) != ignored);
         members.map(|member| (member.id, member.generation)).collect()
     };
     let expected: Vec<_> = running.iter().map(|node| (node.id(), node.generation())).collect();
@@ -39,13 +42,35 @@ pub fn agree(sim: &Sim) -> Result<(), String> {
             ));
         }
     }
+    let newest = running.iter().filter_map(|node| node.view().chosen.as_ref()).map(|chosen| chosen.config.epoch).max();
     for node in &running {
         let Some(chosen) = &node.view().chosen else {
             continue;
         };
+        // Where the one that nobody minds had the votes, no epoch can follow any more.
+        let lost = except.map(|place| sim.id(place));
+        let roster = &chosen.config.current;
+        let votes = roster.voters.iter().filter(|&&voter| Some(voter) != lost).count();
+        let is_stuck = votes < usize::from(roster.majority());
+        if !is_stuck && (Some(chosen.config.epoch) != newest || chosen.config.next.is_some()) {
+            let (name, epoch) = (sim.name(node.id()), chosen.config.epoch.0);
+            return Err(format!("{name} is in epoch {epoch}, which is not the last, or not settled"));
+        }
+    }
+    let seated = |node: &crate::Node| {
+        let seat = node.view().chosen.as_ref().and_then(|chosen| chosen.config.seat(node.id()));
+        seat.is_some_and(|seat| seat.incarnation == node.storage())
+    };
+    for node in running.iter().filter(|node| seated(node)) {
+        let Some(chosen) = &node.view().chosen else {
+            continue;
+        };
         for (key, versions) in node.store().iter() {
-            let owners = chosen.placement.owners_of(key);
-            let mut others = running.iter().filter(|other| owners.contains(&other.id()));
+            let owners = chosen.owners_of(key).current;
+            if !owners.contains(&node.id()) {
+                return Err(format!("{} holds {key:?} and does not own it", sim.name(node.id())));
+            }
+            let mut others = running.iter().filter(|other| owners.contains(&other.id()) && seated(other));
             if let Some(other) = others.find(|other| other.store().get(key) != Some(versions)) {
                 let (one, other) = (sim.name(node.id()), sim.name(other.id()));
                 return Err(format!("{one} and {other} hold different versions of {key:?}"));

@@ -1,4 +1,4 @@
-//! Epochs: one configuration each, and nobody goes back.
+//! Epochs: one configuration each, nobody goes back, and the quorums of each meet those of the next.
 //!
 //! What a node has chosen is durable before anybody hears of it, so the highest epoch that a node has shown is remembered
 //! across its restarts; and whoever shows an epoch shows the same configuration for it.
@@ -19,6 +19,34 @@ pub struct Epochs {
 }
 
 impl Epochs {
+    /// A node has lost its storage, and cannot remember.
+    pub fn forget(&mut self, node: NodeId) {
+        self.highest.remove(&node);
+    }
+
+    /// Changes that have begun.
+    #[must_use]
+    pub fn begun(&self) -> u64 {
+        self.configs.values().filter(|config| config.next.is_some()).count() as u64
+    }
+
+    /// Changes that came to what was wanted.
+    #[must_use]
+    pub fn completed(&self) -> u64 {
+        self.ended(|before, after| before.complete().as_ref() == Some(after))
+    }
+
+    /// Changes that were given up.
+    #[must_use]
+    pub fn given_up(&self) -> u64 {
+        self.ended(|before, after| before.abort().as_ref() == Some(after))
+    }
+
+    fn ended(&self, how: impl Fn(&ClusterConfig, &ClusterConfig) -> bool) -> u64 {
+        let pairs = self.configs.iter().filter_map(|(epoch, before)| Some((before, self.configs.get(&epoch.next())?)));
+        pairs.filter(|(before, after)| how(before, after)).count() as u64
+    }
+
     /// Looks at all running nodes.
     ///
     /// # Errors
@@ -41,8 +69,20 @@ impl Epochs {
         }
         *highest = epoch.max(*highest);
         let Some(config) = config else { return Ok(()) };
-        let first = self.configs.entry(epoch).or_insert_with(|| config.clone());
-        if first == config { Ok(()) } else { Err(format!("another configuration in epoch {}", epoch.0)) }
+        match self.configs.get(&epoch) {
+            Some(first) if first == config => return Ok(()),
+            Some(_) => return Err(format!("another configuration in epoch {}", epoch.0)),
+            None => (),
+        }
+        let before = epoch.0.checked_sub(1).and_then(|before| self.configs.get(&Epoch(before)));
+        let after = self.configs.get(&epoch.next());
+        let follows =
+            before.is_none_or(|before| before.allows(config)) && after.is_none_or(|after| config.allows(after));
+        if !follows {
+            return Err(format!("the quorums of epoch {} need not meet those beside it", epoch.0));
+        }
+        self.configs.insert(epoch, config.clone());
+        Ok(())
     }
 }
 
@@ -50,10 +90,11 @@ impl Epochs {
 mod tests {
     use super::*;
     use crate::id::ClusterId;
+    use crate::roster::Roster;
 
     fn config(epoch: u64, cluster: u8) -> ClusterConfig {
-        let storage = BTreeMap::from([(NodeId::small(1), 1)]);
-        ClusterConfig { cluster: ClusterId([cluster; 16]), epoch: Epoch(epoch), replicas: 1, storage }
+        let first = ClusterConfig::first(ClusterId([cluster; 16]), 1, Roster::default());
+        ClusterConfig { epoch: Epoch(epoch), ..first }
     }
 
     #[test]

@@ -1,0 +1,324 @@
+//! Taking over: while a change is under way, the owners to come fetch what is theirs from the owners there are.
+//!
+//! ```text
+//!   N, owner in B of a partition that moves                           O, owner in A of it
+//!     N ── Pull(epoch e+1, partition, what N holds: round and digest) ──▶ O
+//!     N ◀── Page(epoch e+1, round, some keys with all that O knows of them, where to go on) ── O    … until the last
+//!   done with a majority of the owners in A, itself counted where it is one: N *has taken over* the partition
+//! ```
+//!
+//! **Why it is enough.** O answers only from epoch e+1, and whoever is in e+1 acknowledges nothing of epoch e any more:
+//! so O's pages, all of them read later, hold whatever O has ever acknowledged in e. What was acknowledged in e is on a
+//! majority of the owners in A, and N has heard a majority: one of them it has heard. What is written meanwhile, in
+//! e+1, goes to majorities of both by itself. Owners that stay take over as well, because a majority of B may consist
+//! of those who stay, and each of them may have missed something.
+//!
+//! Merging is harmless at any time and in any order, so nothing has to be remembered: after a crash N begins anew, and
+//! what it holds already costs one message per partition and owner.
+//!
+//! **Not before.** An owner that has come new, or has come back after it had dropped its data, *lacks*: it stores what it
+//! is sent and says what it holds, which is safe because a majority without it has everything; but it mints nothing. A
+//! dot claims that its owner has seen all dots that it minted before, and it may have forgotten some that stand. Where
+//! the change was completed without it, it takes over from a majority of its fellows all the same.
+//!
+//! Few partitions are fetched at once, a page at a time: what clients ask for goes on beside it.
+//!
+//! **Dropping.** Who is no owner of a partition drops what it holds of it when it adopts the epoch in which that is so
+//! ([`Store::leave`]), for by then a majority of its successors has everything. So an owner's data is always from the
+//! time of its present ownership, and no value returns with it whose delete the others have since forgotten. A node
+//! that has missed epochs cannot tell from them whether it owned all the time; the configuration tells it, per
+//! partition, since when the owners are the same.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use super::replica::is_acceptable;
+use super::{Event, Kv, Record, Store, Timer};
+use crate::bytes::Bytes;
+use crate::id::{Epoch, NodeId, Round};
+use crate::limits;
+use crate::mutant::{Mutant, planted};
+use crate::placement::Partition;
+use crate::protocol::{Ctx, Effects};
+use crate::quorum::majority;
+use crate::time::Duration;
+use crate::version::Versions;
+use crate::view::Owners;
+
+/// Whoever has not answered for so long is asked again, another one first.
+const RETRY: Duration = Duration::millis(500);
+
+/// What owners say to hand over.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Msg {
+    /// What do you hold of this partition?
+    Pull {
+        /// The joint epoch.
+        epoch: Epoch,
+        /// Which.
+        partition: Partition,
+        /// What the sender holds: if it is the same, nothing needs to be sent.
+        round: Round,
+        /// Its digest.
+        digest: u64,
+        /// Only keys behind this one.
+        after: Option<Bytes>,
+    },
+    /// This.
+    Page {
+        /// The joint epoch.
+        epoch: Epoch,
+        /// Which.
+        partition: Partition,
+        /// The sender's round.
+        round: Round,
+        /// As asked.
+        after: Option<Bytes>,
+        /// Keys in order with all that the sender knows of them.
+        entries: Vec<(Bytes, Versions)>,
+        /// Whether the page ends the partition.
+        complete: bool,
+    },
+}
+
+/// What this node still takes over, and what it has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Transfer {
+    epoch: Epoch,
+    waiting: Vec<Partition>,
+    running: BTreeMap<Partition, Pull>,
+    done: BTreeSet<Partition>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Pull {
+    /// Who is asked now, and from where on.
+    from: NodeId,
+    after: Option<Bytes>,
+    /// Owners of whom all pages have come.
+    heard: BTreeSet<NodeId>,
+    /// How often nobody answered.
+    silences: usize,
+    /// Whether an answer came since the last look.
+    moved: bool,
+}
+
+impl Transfer {
+    /// The epoch that it has begun with.
+    pub(super) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Begins with the epoch in force, if it gives this node something to take over.
+    pub(super) fn begin(&mut self, store: &mut Store, cx: &mut Ctx<'_>, fx: &mut Effects<Kv>) {
+        *self = Self { epoch: cx.view.epoch(), ..Self::default() };
+        fx.disarm(Timer::Transfer);
+        let Some(chosen) = &cx.view.chosen else { return };
+        let mine = |partition: &Partition| {
+            let owners = chosen.owners(*partition);
+            let comes = owners.next.is_some_and(|next| next.contains(&cx.me));
+            comes || (owners.contains(cx.me) && store.lacks(*partition))
+        };
+        self.waiting = Partition::all().filter(mine).collect();
+        // In another order on each, so that they do not all ask the same owner for the same at once.
+        let all = self.waiting.len();
+        cx.rng.choose(&mut self.waiting, all);
+        if !self.waiting.is_empty() && cx.is_seated() {
+            fx.arm(RETRY, Timer::Transfer);
+            self.go_on(store, cx, fx);
+        }
+    }
+
+    /// Begins with more partitions while few are under way.
+    fn go_on(&mut self, store: &mut Store, cx: &Ctx<'_>, fx: &mut Effects<Kv>) {
+        while self.running.len() < limits::TRANSFERS {
+            let Some(partition) = self.waiting.pop() else { break };
+            let Some(chosen) = &cx.view.chosen else { return };
+            let owners = chosen.owners(partition);
+            let mut heard = BTreeSet::new();
+            if owners.current.contains(&cx.me) {
+                heard.insert(cx.me);
+            }
+            let pull = Pull { from: cx.me, after: None, heard, silences: 0, moved: false };
+            self.running.insert(partition, pull);
+            self.ask_next(store, cx, partition, owners, fx);
+        }
+        let told = cx.view.taken_over.as_ref().is_some_and(|(epoch, done)| *epoch == self.epoch && *done == self.done);
+        if !told {
+            fx.taken_over(self.epoch, self.done.clone());
+        }
+    }
+
+    /// Asks the next owner that was not heard; if enough were, the partition is taken over.
+    fn ask_next(
+        &mut self,
+        store: &mut Store,
+        cx: &Ctx<'_>,
+        partition: Partition,
+        owners: Owners<'_>,
+        fx: &mut Effects<Kv>,
+    ) {
+        let Some(pull) = self.running.get_mut(&partition) else { return };
+        let sources = if planted(Mutant::FenceOnWrongSet) { owners.next.unwrap_or_default() } else { owners.current };
+        let needed = if planted(Mutant::TransferFromOne) { 1 } else { usize::from(majority(sources.len() as u8)) };
+        if pull.heard.len() >= needed {
+            self.running.remove(&partition);
+            if store.lacks(partition) {
+                store.set_lacking(partition, false);
+                fx.persist(store.partition_record(partition));
+            }
+            self.done.insert(partition);
+            let (have, of) =
+                (self.done.len() as u16, (self.done.len() + self.running.len() + self.waiting.len()) as u16);
+            fx.trace(|| Event::TookOver { partition, have, of });
+            return;
+        }
+        let mut silent: Vec<NodeId> = sources.iter().copied().filter(|owner| !pull.heard.contains(owner)).collect();
+        silent.sort_by_key(|&owner| !cx.view.seems_alive(owner));
+        let Some(&from) = silent.get(pull.silences % silent.len().max(1)) else { return };
+        (pull.from, pull.after) = (from, None);
+        ask(store, cx, partition, pull, fx);
+    }
+
+    /// Whoever has been silent is asked again, or somebody else is.
+    pub(super) fn on_timer(&mut self, store: &mut Store, cx: &Ctx<'_>, fx: &mut Effects<Kv>) {
+        let Some(chosen) = cx.view.chosen.as_ref().filter(|chosen| chosen.config.epoch == self.epoch) else { return };
+        let running: Vec<Partition> = self.running.keys().copied().collect();
+        for partition in running {
+            let Some(pull) = self.running.get_mut(&partition) else { continue };
+            if core::mem::take(&mut pull.moved) {
+                continue;
+            }
+            pull.silences += 1;
+            self.ask_next(store, cx, partition, chosen.owners(partition), fx);
+        }
+        self.go_on(store, cx, fx);
+        if !self.running.is_empty() {
+            fx.arm(RETRY, Timer::Transfer);
+        }
+    }
+
+    pub(super) fn on_message(&mut self, store: &mut Store, cx: &Ctx<'_>, from: NodeId, msg: Msg, fx: &mut Effects<Kv>) {
+        match msg {
+            Msg::Pull { epoch, partition, round, digest, after } => {
+                hand_over(store, cx, from, (epoch, partition), (round, digest, after), fx);
+            }
+            Msg::Page { epoch, partition, round, after, entries, complete } => {
+                let page = (after, entries, complete);
+                self.on_page(store, cx, from, (epoch, partition, round), page, fx);
+            }
+        }
+    }
+
+    fn on_page(
+        &mut self,
+        store: &mut Store,
+        cx: &Ctx<'_>,
+        from: NodeId,
+        (epoch, partition, round): (Epoch, Partition, Round),
+        (after, entries, complete): (Option<Bytes>, Vec<(Bytes, Versions)>, bool),
+        fx: &mut Effects<Kv>,
+    ) {
+        let Some(chosen) = cx.view.chosen.as_ref().filter(|chosen| chosen.config.epoch == epoch) else { return };
+        let Some(pull) = self.running.get_mut(&partition) else { return };
+        if epoch != self.epoch || pull.from != from || pull.after != after {
+            return;
+        }
+        // An owner that joins has nothing from before, so it has nothing to forget: it takes the round as it is.
+        if round > store.round(partition) && !chosen.owners(partition).current.contains(&cx.me) {
+            store.set_round(partition, round);
+            fx.persist(store.partition_record(partition));
+        }
+        let last = entries.last().map(|(key, _)| key.clone());
+        let mut bytes = 0;
+        for (key, versions) in entries {
+            if Partition::of(&key) != partition || !is_acceptable(&key, &versions) {
+                continue;
+            }
+            bytes += (key.len() + versions.weight()) as u64;
+            store.take_in(cx, key, &versions, Mutant::RepairReplaces, fx);
+        }
+        if bytes > 0 {
+            fx.trace(|| Event::Fetched { partition, from, bytes });
+        }
+        pull.moved = true;
+        match last.filter(|_| !complete) {
+            Some(last) => {
+                pull.after = Some(last);
+                ask(store, cx, partition, pull, fx);
+            }
+            None => {
+                pull.heard.insert(from);
+                pull.silences = 0;
+                self.ask_next(store, cx, partition, chosen.owners(partition), fx);
+                self.go_on(store, cx, fx);
+            }
+        }
+    }
+}
+
+fn ask(store: &Store, cx: &Ctx<'_>, partition: Partition, pull: &Pull, fx: &mut Effects<Kv>) {
+    let (epoch, after) = (cx.view.epoch(), pull.after.clone());
+    let (round, digest) = (store.round(partition), store.digest_of(partition));
+    // A question; that this node is in this epoch is durable before the answer counts.
+    fx.send(pull.from, super::Msg::Transfer(Msg::Pull { epoch, partition, round, digest, after }));
+}
+
+/// An owner's side: a page of what it holds, if it is in the very epoch it is asked from.
+fn hand_over(
+    store: &Store,
+    cx: &Ctx<'_>,
+    to: NodeId,
+    (epoch, partition): (Epoch, Partition),
+    (round, digest, after): (Round, u64, Option<Bytes>),
+    fx: &mut Effects<Kv>,
+) {
+    let Some(chosen) = &cx.view.chosen else { return };
+    let fenced = chosen.config.epoch == epoch;
+    let owns = chosen.owners(partition).current.contains(&cx.me) && cx.is_seated();
+    if !fenced || !(owns || planted(Mutant::FenceOnWrongSet)) {
+        return;
+    }
+    let mine = store.round(partition);
+    if after.is_none() && round == mine && digest == store.digest_of(partition) {
+        let page = Msg::Page { epoch, partition, round: mine, after, entries: Vec::new(), complete: true };
+        return fx.send(to, super::Msg::Transfer(page));
+    }
+    let (mut entries, mut complete, mut weight) = (Vec::new(), true, 0);
+    for (key, versions) in store.partition(partition, after.as_ref()) {
+        weight += key.len() + versions.weight();
+        if !entries.is_empty() && (weight > limits::TRANSFER_BYTES || entries.len() >= limits::REPAIR_KEYS) {
+            complete = false;
+            break;
+        }
+        entries.push((key.clone(), versions.clone()));
+    }
+    fx.send(to, super::Msg::Transfer(Msg::Page { epoch, partition, round: mine, after, entries, complete }));
+}
+
+/// The epoch has changed: drops what this node does not own in it, and what it cannot have owned all the time.
+pub(super) fn leave(store: &mut Store, cx: &Ctx<'_>, before: Epoch, fx: &mut Effects<Kv>) {
+    let Some(chosen) = &cx.view.chosen else { return };
+    if planted(Mutant::StaleDataKept) {
+        return;
+    }
+    for partition in Partition::all() {
+        let owners = chosen.owners(partition);
+        let since = chosen.config.since.get(usize::from(partition.0)).copied().unwrap_or_default();
+        let early =
+            planted(Mutant::DroppedEarly) && owners.are_joint() && owners.next.is_some_and(|n| !n.contains(&cx.me));
+        let stays = owners.current.contains(&cx.me) && before.next() >= since && cx.is_seated() && !early;
+        let comes = owners.contains(cx.me);
+        if stays || !(store.holds(partition) || comes != store.lacks(partition)) {
+            continue;
+        }
+        let keys = store.leave(partition);
+        for key in keys {
+            fx.persist(Record::Removed { key });
+        }
+        store.set_lacking(partition, comes);
+        fx.persist(store.partition_record(partition));
+    }
+}

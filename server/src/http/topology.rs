@@ -1,0 +1,131 @@
+//! Who owns and who votes: a look at the epoch in force, and changes of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use qunlong_core::cluster::ClusterConfig;
+use qunlong_core::member::State as MemberState;
+use qunlong_core::placement::{Partition, Placement};
+use qunlong_core::roster::Roster;
+use qunlong_core::topology::{Op, Outcome, Step, spare_servers};
+use qunlong_core::{NodeId, Outcome as AnyOutcome, Refusal};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::error::{error, refused};
+use super::{App, snapshot};
+use crate::driver::Snapshot;
+
+/// The epoch in force, as this node knows it.
+pub(super) async fn show(State(app): State<App>) -> Result<Json<Value>, Response> {
+    let snapshot = snapshot(&app).await?;
+    let Some(config) = &snapshot.config else { return Err(refused(&Refusal::NoEpoch)) };
+    let placement = Placement::new(&config.current, config.replicas);
+    let seats = config.current.storage.iter().map(|(&node, seat)| {
+        json!({
+            "id": node,
+            "name": name(&snapshot, node),
+            "weight": seat.weight,
+            "class": seat.class,
+            "zone": seat.zone,
+            "votes": config.current.voters.contains(&node),
+            "alive": is_alive(&snapshot, node),
+            "partitions": Partition::all().filter(|&p| placement.owners(p).contains(&node)).count(),
+        })
+    });
+    Ok(Json(json!({
+        "cluster": config.cluster,
+        "epoch": config.epoch,
+        "state": if config.next.is_some() { "joint" } else { "settled" },
+        "replicas": config.replicas,
+        "voters": config.current.voters.len(),
+        "votes_needed": config.current.majority(),
+        "servers_that_may_still_fail": spare(&snapshot, config),
+        "volatile": config.current.is_tabs_alone(),
+        "seats": seats.collect::<Vec<_>>(),
+        "change": config.next.as_ref().map(|next| change(&snapshot, config, next)),
+    })))
+}
+
+/// The change under way: who comes, who goes, how much moves, and how much of it this node has.
+fn change(snapshot: &Snapshot, config: &ClusterConfig, next: &Roster) -> Value {
+    let ids = |roster: &Roster| roster.storage.keys().copied().collect::<BTreeSet<NodeId>>();
+    let (old, new) = (ids(&config.current), ids(next));
+    let named = |ids: Vec<&NodeId>| ids.into_iter().map(|&id| name(snapshot, id)).collect::<Vec<_>>();
+    json!({
+        "joins": named(new.difference(&old).collect()),
+        "leaves": named(old.difference(&new).collect()),
+        "voters": next.voters.iter().map(|&voter| name(snapshot, voter)).collect::<Vec<_>>(),
+        "partitions_moved": config.moved().len(),
+        "partitions_here": snapshot.taken_over,
+    })
+}
+
+fn spare(snapshot: &Snapshot, config: &ClusterConfig) -> usize {
+    let rosters = config.rosters();
+    rosters.map(|roster| spare_servers(roster, config.replicas, |node, _| is_alive(snapshot, node))).min().unwrap_or(0)
+}
+
+fn is_alive(snapshot: &Snapshot, node: NodeId) -> bool {
+    snapshot.members.iter().any(|member| member.id == node && member.state == MemberState::Alive)
+}
+
+fn name(snapshot: &Snapshot, node: NodeId) -> String {
+    let member = snapshot.members.iter().find(|member| member.id == node);
+    member.map_or_else(|| node.to_string(), |member| member.profile.name.clone())
+}
+
+/// One wish, as clients write it.
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+enum Wish {
+    Add(NodeId),
+    Remove(NodeId),
+    Weigh { member: NodeId, weight: u32 },
+    Abort,
+}
+
+/// What a change is asked for with.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wishes {
+    steps: Vec<Wish>,
+    /// Weights of those who are added, 1 where it is not said.
+    #[serde(default)]
+    weights: BTreeMap<NodeId, u32>,
+}
+
+/// More would be no request.
+const BODY_MAX: usize = 64 << 10;
+
+/// Begins a change, or gives up the one under way.
+pub(super) async fn change_it(State(app): State<App>, body: Bytes) -> Response {
+    const FORM: &str = "a change is {\"steps\":[…]} of {\"add\":ID}, {\"remove\":ID}, \
+                        {\"weigh\":{\"member\":ID,\"weight\":N}} or \"abort\"; an ID is 32 hexadecimal digits";
+    if body.len() > BODY_MAX {
+        return refused(&Refusal::TooLarge { limit: BODY_MAX as u32 });
+    }
+    let wishes: Wishes = match serde_json::from_slice(&body) {
+        Ok(wishes) => wishes,
+        Err(problem) => return error(StatusCode::BAD_REQUEST, "BAD_REQUEST", &format!("{problem}; {FORM}")),
+    };
+    let weight = |member| wishes.weights.get(&member).copied().unwrap_or(1);
+    let steps = wishes.steps.iter().map(|wish| match *wish {
+        Wish::Add(member) => Step::Add { member, weight: weight(member) },
+        Wish::Remove(member) => Step::Remove { member },
+        Wish::Weigh { member, weight } => Step::Weight { member, weight },
+        Wish::Abort => Step::GiveUp,
+    });
+    let steps = steps.collect();
+    match app.node.commands.request(Op::Change { steps }.into()).await {
+        Ok(AnyOutcome::Topology(Outcome::Begun { epoch })) => {
+            Json(json!({ "outcome": "done", "epoch": epoch })).into_response()
+        }
+        Ok(_) => error(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", "an answer to another question"),
+        Err(refusal) => refused(&refusal),
+    }
+}
