@@ -176,12 +176,16 @@ impl Autopilot {
     /// Members that could get a seat, servers first.
     fn candidates<'a>(&'a self, cx: &'a Ctx<'_>, config: &'a ClusterConfig) -> impl Iterator<Item = NodeId> + 'a {
         let settings = &cx.config.autopilot;
+        let waits = |member: &Member| member.profile.class == Class::Tab && !config.seats(member.id);
+        // Once for all tabs: a placement is computed for it.
+        let room = cx.view.members.values().any(waits) && tabs_have_room(settings.tabs, config);
+        let alone = config.current.is_tabs_alone();
         let may = move |member: &&Member| {
             let profile = &member.profile;
             let patience = settings.promote_after.times(if self.flaps(member.id) { FLAPPING } else { 1 });
             let class = match profile.class {
                 Class::Server => profile.durability == Durability::Durable,
-                Class::Tab => !profile.drowsy && may_own_as_tab(settings.tabs, config, profile.durability),
+                Class::Tab => !profile.drowsy && room && (profile.durability == Durability::Durable || alone),
             };
             let same = config.may_seat(member.id, profile.storage);
             let fresh = !config.seats(member.id) && member.state == State::Alive && same;
@@ -226,31 +230,28 @@ fn hidden_voter(view: &View, roster: &Roster) -> Option<(Reason, Vec<Step>)> {
     moves.then(|| (Reason::Hidden { member: hidden }, alloc::vec![Step::Unvote { member: hidden }]))
 }
 
-/// Whether a tab may get a seat: as the operator allows it, and never so many that they are more than can be spared.
-fn may_own_as_tab(policy: Tabs, config: &ClusterConfig, durability: Durability) -> bool {
+/// Whether one more tab may get a seat: as the operator allows it, and never so many that they are more than can be spared.
+fn tabs_have_room(policy: Tabs, config: &ClusterConfig) -> bool {
     let roster = &config.current;
     let alone = roster.is_tabs_alone();
     let seats = roster.owners().filter(|(_, seat)| seat.class == Class::Tab).count();
     let room = seats < limits::VOTERS || alone;
-    let durable = durability == Durability::Durable || alone;
-    durable
-        && room
-        && match policy {
-            Tabs::Never => alone,
-            Tabs::Always => true,
-            Tabs::Spare => {
-                let mut with = roster.clone();
-                let tab = Seat {
-                    weight: 1,
-                    class: Class::Tab,
-                    zone: alloc::string::String::new(),
-                    incarnation: crate::id::Storage::default(),
-                };
-                with.storage.insert(NodeId([255; 16]), tab);
-                with.voters = choose_voters(&with.storage, &roster.voters, |_| true);
-                alone || spare_servers(&with, config.replicas, |_, seat| seat.class == Class::Server) >= 1
-            }
+    room && match policy {
+        Tabs::Never => alone,
+        Tabs::Always => true,
+        Tabs::Spare => {
+            let mut with = roster.clone();
+            let tab = Seat {
+                weight: 1,
+                class: Class::Tab,
+                zone: alloc::string::String::new(),
+                incarnation: crate::id::Storage::default(),
+            };
+            with.storage.insert(NodeId([255; 16]), tab);
+            with.voters = choose_voters(&with.storage, &roster.voters, |_| true);
+            alone || spare_servers(&with, config.replicas, |_, seat| seat.class == Class::Server) >= 1
         }
+    }
 }
 
 /// How many more servers may fail, whichever they are, before some partition or the votes lack a majority, if of all
