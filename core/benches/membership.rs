@@ -7,6 +7,7 @@
 #![expect(clippy::disallowed_types, reason = "a bench measures real time")]
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use qunlong_core::config::Config;
 use qunlong_core::member::{Class, Durability, Member, Profile, State};
@@ -47,7 +48,7 @@ fn member(n: usize) -> Member {
 
 impl World {
     fn new(count: usize, seed: u64) -> Self {
-        let members: Vec<Member> = (0..count).map(member).collect();
+        let members: Vec<Arc<Member>> = (0..count).map(member).map(Arc::new).collect();
         let mut world = Self {
             nodes: Vec::new(),
             places: (0..count).map(|n| (id(n), n)).collect(),
@@ -137,7 +138,7 @@ impl World {
     }
 
     fn all_hold(&self, about: usize, holds: impl Fn(&Member) -> bool) -> bool {
-        let about_it = |node: &Node| node.view().members.get(&id(about)).is_some_and(&holds);
+        let about_it = |node: &Node| node.view().members.get(&id(about)).is_some_and(|member| holds(member));
         self.nodes.iter().enumerate().all(|(n, node)| n == about || about_it(node))
     }
 }

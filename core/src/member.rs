@@ -26,6 +26,32 @@ pub enum Durability {
     Volatile,
 }
 
+/// How much its host has to do, in steps so coarse that it is seldom news.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Load {
+    /// Room for much more.
+    #[default]
+    Light,
+    /// Busy half of the time or more.
+    Busy,
+    /// Hardly ever idle.
+    Full,
+}
+
+impl Load {
+    /// The step for a host that was busy for so many thousandths of the last seconds and was at step `self` before them.
+    /// A step is left downwards later than it is entered, lest a load at its edge be told again and again.
+    #[must_use]
+    pub fn after(self, busy_permille: u64) -> Self {
+        let slack = |step: Self| if self >= step { 150 } else { 0 };
+        match busy_permille {
+            busy if busy + slack(Self::Full) >= 850 => Self::Full,
+            busy if busy + slack(Self::Busy) >= 500 => Self::Busy,
+            _ => Self::Light,
+        }
+    }
+}
+
 /// What a member says about itself. It changes rarely, and only together with its incarnation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Profile {
@@ -45,6 +71,10 @@ pub struct Profile {
     pub zone: String,
     /// Whether it is hidden or about to be frozen: it may fall silent for long at any time, and is not dead then.
     pub drowsy: bool,
+    /// Whether it runs on a phone or the like: on a battery, on a radio, often put away.
+    pub mobile: bool,
+    /// How much its host has to do.
+    pub load: Load,
     /// Of its program.
     pub version: String,
 }
@@ -62,6 +92,8 @@ impl Profile {
             storage,
             zone: String::new(),
             drowsy: false,
+            mobile: false,
+            load: Load::default(),
             version: String::new(),
         }
     }
@@ -127,5 +159,27 @@ impl Member {
     #[must_use]
     pub fn is_reachable(&self) -> bool {
         matches!(self.state, State::Alive | State::Suspect)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_load_at_the_edge_of_a_step_is_no_news() {
+        let steps = |loads: &[u64]| {
+            let mut load = Load::Light;
+            let step = |&busy| {
+                load = load.after(busy);
+                load
+            };
+            loads.iter().map(step).collect::<Vec<Load>>()
+        };
+        assert_eq!(
+            steps(&[0, 499, 500, 499, 351, 349]),
+            [Load::Light, Load::Light, Load::Busy, Load::Busy, Load::Busy, Load::Light]
+        );
+        assert_eq!(steps(&[1_000, 701, 699, 340]), [Load::Full, Load::Full, Load::Busy, Load::Light]);
     }
 }

@@ -10,6 +10,7 @@
 //! The same inputs with the same times give the same outputs and the same [`Node::state_hash`], natively and in
 //! wasm32, so a log of inputs is a recording.
 
+use alloc::sync::Arc;
 use core::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -75,7 +76,7 @@ pub struct Node {
 
 /// How much a node holds of what could grow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Load {
+pub struct Holding {
     /// Messages and answers that wait for the disk.
     pub held: usize,
     /// Operations that it coordinates.
@@ -252,7 +253,7 @@ impl Node {
     /// Makes these members known to a node that has not started, as if it had been among them for long. For simulations
     /// of more members than could get to know each other in reasonable time.
     #[cfg(feature = "sim")]
-    pub fn acquaint(&mut self, members: &[crate::member::Member]) {
+    pub fn acquaint(&mut self, members: &[Arc<crate::member::Member>]) {
         for member in members.iter().filter(|member| member.id != self.shared.config.id) {
             self.shared.view.members.insert(member.id, member.clone());
             self.membership.acquaint(member.clone());
@@ -268,8 +269,8 @@ impl Node {
 
     /// How much it holds of what could grow; [`limits`] bounds each.
     #[must_use]
-    pub fn load(&self) -> Load {
-        Load {
+    pub fn holding(&self) -> Holding {
+        Holding {
             held: self.shared.outbox.held(),
             operations: self.kv.operations(),
             timers: self.shared.timers.len(),

@@ -8,6 +8,7 @@
 //! could not falsify, and each use says why.
 
 use alloc::collections::BTreeSet;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt::Debug;
 
@@ -136,7 +137,7 @@ pub enum Effect<P: Protocol> {
     /// Tell the trace.
     Trace(P::Event),
     /// Membership alone: this is what gossip says of a member.
-    Publish(Member),
+    Publish(Arc<Member>),
     /// Membership alone: gossip has forgotten the member.
     Retract(NodeId),
     /// Topology alone: this configuration was chosen and its record precedes this effect.
@@ -213,7 +214,7 @@ impl<P: Protocol> Effects<P> {
         }
     }
 
-    pub(crate) fn publish(&mut self, member: Member) {
+    pub(crate) fn publish(&mut self, member: Arc<Member>) {
         self.list.push(Effect::Publish(member));
     }
 

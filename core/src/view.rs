@@ -1,6 +1,7 @@
 //! The two planes, kept apart: who *owns* (chosen, durable, never wrong) and who is *reachable* (gossip, a hint).
 
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::sync::Arc;
 
 use crate::cluster::ClusterConfig;
 use crate::id::{Epoch, NodeId};
@@ -14,7 +15,7 @@ pub struct View {
     /// The newest chosen configuration this node knows. Every quorum is counted from it.
     pub chosen: Option<Chosen>,
     /// Members as gossip has them, this node included. Never counted.
-    pub members: BTreeMap<NodeId, Member>,
+    pub members: BTreeMap<NodeId, Arc<Member>>,
     /// Peers with an open link to this node.
     pub links: BTreeSet<NodeId>,
     /// While a change is under way: of which epoch, and the partitions that this node has taken over, durably.

@@ -382,6 +382,7 @@ pub fn decode_proof(bytes: &[u8]) -> Result<Proof, HandshakeError> {
 
 #[cfg(test)]
 mod tests {
+    use alloc::sync::Arc;
     use alloc::vec;
 
     use super::*;
@@ -464,7 +465,8 @@ mod tests {
                 )
             },
         };
-        let payload = Payload::Membership(membership::Msg::Delta { members: (0..4_000).map(member).collect() });
+        let payload =
+            Payload::Membership(membership::Msg::Delta { members: (0..4_000).map(member).map(Arc::new).collect() });
         assert_eq!(encode_message(&Envelope { payload, ..message() }), Err(DecodeError::TooLarge));
     }
 

@@ -1,6 +1,7 @@
 //! The seam between a node and its host, one claim a test.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use qunlong_core::config::{Bootstrap, Config};
 use qunlong_core::kv::{self, WriteContext};
@@ -72,6 +73,7 @@ fn put(n: u64, context: WriteContext) -> Input {
 }
 
 fn gossip(from: u8, seq: u64, rumours: Vec<Member>) -> Input {
+    let rumours = rumours.into_iter().map(Arc::new).collect();
     let payload = Payload::Membership(Msg::Gossip { rumours });
     Input::Message(Envelope { from: NodeId::small(from), generation: Generation(1), seq, epoch: Epoch(0), payload })
 }

@@ -5,17 +5,18 @@
 //! and a peer's reader waits, which TCP passes on to the peer.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::sync::mpsc::Sender as BatchSender;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use qunlong_core::cluster::ClusterConfig;
 use qunlong_core::lift::Family;
-use qunlong_core::member::Member;
+use qunlong_core::member::{Load, Member};
 use qunlong_core::trace::Level;
 use qunlong_core::wire::{self, DecodeError, Side};
 use qunlong_core::{
     ClusterId, Event, Generation, Input, Instant, Node, NodeId, Now, Op, Outcome, Output, Refusal, RequestId, WallTime,
-    limits,
+    limits, membership,
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -35,6 +36,8 @@ const TURN: usize = 1_024;
 const TRACE: usize = 16_384;
 /// How often links are looked after.
 const UPKEEP: Duration = Duration::from_millis(200);
+/// Over how long it is measured how busy this node is.
+const BUSY_SPAN: Duration = Duration::from_secs(5);
 
 /// What others want of the node.
 pub(crate) enum Command {
@@ -46,6 +49,14 @@ pub(crate) enum Command {
     Inspect { reply: oneshot::Sender<Snapshot> },
     Cut { peer: NodeId, cut: bool },
     Leave,
+}
+
+/// Why the driver has woken up.
+enum Woken {
+    Word(Word),
+    Command(Command),
+    Upkeep,
+    Deadline,
 }
 
 /// The driver's ends of a new link.
@@ -61,7 +72,7 @@ pub(crate) struct Snapshot {
     pub(crate) id: NodeId,
     pub(crate) generation: Generation,
     pub(crate) config: Option<ClusterConfig>,
-    pub(crate) members: Vec<Member>,
+    pub(crate) members: Vec<Arc<Member>>,
     pub(crate) links: Vec<NodeId>,
     pub(crate) cuts: Vec<NodeId>,
     /// While a change is under way: of how many partitions this node has everything.
@@ -137,6 +148,9 @@ pub(crate) struct Driver {
     recording: Option<Recording>,
     leaving: Option<RequestId>,
     left: bool,
+    /// Since when, and for how long since then, this task has been at work.
+    busy: (std::time::Instant, Duration),
+    load: Load,
 }
 
 /// What the rest of the process keeps of a driver.
@@ -152,7 +166,7 @@ pub(crate) struct Handle {
 /// What a driver is made of.
 pub(crate) struct Parts {
     pub(crate) node: Node,
-    pub(crate) identity: std::sync::Arc<crate::identity::Identity>,
+    pub(crate) identity: Arc<crate::identity::Identity>,
     pub(crate) address: String,
     pub(crate) seeds: Vec<String>,
     pub(crate) batches: BatchSender<Batch>,
@@ -193,6 +207,8 @@ impl Driver {
             started: std::time::Instant::now(),
             leaving: None,
             left: false,
+            busy: (std::time::Instant::now(), Duration::ZERO),
+            load: Load::default(),
         };
         (driver, handle)
     }
@@ -210,12 +226,22 @@ impl Driver {
         while !self.left {
             let deadline = self.node.deadline().unwrap_or(Instant(u64::MAX));
             let wait = Duration::from_micros(deadline.since(self.now().mono).0.min(UPKEEP.as_micros() as u64 * 10));
-            tokio::select! {
+            let woken = tokio::select! {
                 biased;
-                Some(word) = self.journal.recv() => self.word(word),
-                Some(command) = self.commands.recv() => self.command(command),
-                _ = upkeep.tick() => self.look_after_links(),
-                () = tokio::time::sleep(wait) => self.input(Input::Tick),
+                Some(word) = self.journal.recv() => Woken::Word(word),
+                Some(command) = self.commands.recv() => Woken::Command(command),
+                _ = upkeep.tick() => Woken::Upkeep,
+                () = tokio::time::sleep(wait) => Woken::Deadline,
+            };
+            let began = std::time::Instant::now();
+            match woken {
+                Woken::Word(word) => self.word(word),
+                Woken::Command(command) => self.command(command),
+                Woken::Upkeep => {
+                    self.look_after_links();
+                    self.tell_load();
+                }
+                Woken::Deadline => self.input(Input::Tick),
             }
             for _ in 0..TURN {
                 let Ok(command) = self.commands.try_recv() else { break };
@@ -225,6 +251,7 @@ impl Driver {
                 self.word(word);
             }
             self.flush();
+            self.busy.1 += began.elapsed();
             if let Some(generation) = self.node.superseded() {
                 return Err(Failure::new(
                     "DUPLICATE_NODE_ID",
@@ -240,6 +267,19 @@ impl Driver {
             recording.finish(&self.node);
         }
         Ok(())
+    }
+
+    /// Says how busy this node has been, once in a while.
+    fn tell_load(&mut self) {
+        let (since, busy) = self.busy;
+        if since.elapsed() < BUSY_SPAN {
+            return;
+        }
+        let permille = busy.as_micros() * 1_000 / since.elapsed().as_micros().max(1);
+        self.busy = (std::time::Instant::now(), Duration::ZERO);
+        self.load = self.load.after(permille as u64);
+        let id = self.next_request();
+        self.input(Input::Request { id, op: Op::Membership(membership::Op::Load(self.load)) });
     }
 
     fn now(&self) -> Now {
@@ -304,7 +344,7 @@ impl Driver {
             Command::Leave => {
                 let id = self.next_request();
                 self.leaving = Some(id);
-                self.input(Input::Request { id, op: Op::Membership(qunlong_core::membership::Op::Leave) });
+                self.input(Input::Request { id, op: Op::Membership(membership::Op::Leave) });
             }
         }
     }

@@ -1,5 +1,7 @@
 //! What page and worker say to each other: batches of bytes, so that one message costs one copy.
 
+use std::sync::Arc;
+
 use qunlong_core::cluster::ClusterConfig;
 use qunlong_core::kv;
 use qunlong_core::member::{Durability, Member};
@@ -84,7 +86,7 @@ pub struct Started {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// As gossip has them.
-    pub members: Vec<Member>,
+    pub members: Vec<Arc<Member>>,
     /// The chosen configuration, once known.
     pub config: Option<ClusterConfig>,
     /// The tab's own links.

@@ -4,6 +4,7 @@
 use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::channel::oneshot;
@@ -447,7 +448,7 @@ impl Cluster {
             self.changed.set(true);
         }
         if let Some(members) = members
-            && let Ok(list) = serde_json::from_value::<Vec<Member>>(members["members"].clone())
+            && let Ok(list) = serde_json::from_value::<Vec<Arc<Member>>>(members["members"].clone())
         {
             let config = serde_json::from_value(members["config"].clone()).ok();
             let known = if world.show.is_some() { &world.live } else { &world.status };
@@ -515,7 +516,7 @@ impl World {
     /// A member by its id.
     #[must_use]
     pub fn member(&self, id: NodeId) -> Option<&Member> {
-        self.status.members.iter().find(|member| member.id == id)
+        self.status.members.iter().find(|member| member.id == id).map(Arc::as_ref)
     }
 
     /// What people call a node.
@@ -565,7 +566,7 @@ impl World {
     }
 
     /// The recording's members; this tab's own links and journal go on.
-    fn show_members(&mut self, members: Vec<Member>, config: Option<ClusterConfig>) {
+    fn show_members(&mut self, members: Vec<Arc<Member>>, config: Option<ClusterConfig>) {
         self.status = Status { members, config, ..self.live.clone() };
         self.arrange();
     }
@@ -654,9 +655,9 @@ impl World {
 }
 
 /// Whether a message between the two has a chance, as far as this page knows.
-fn arrives(cuts: &BTreeSet<(NodeId, NodeId)>, members: &[Member], from: NodeId, to: NodeId) -> bool {
+fn arrives(cuts: &BTreeSet<(NodeId, NodeId)>, members: &[Arc<Member>], from: NodeId, to: NodeId) -> bool {
     let cut = cuts.contains(&(from, to)) || cuts.contains(&(to, from));
-    !cut && members.iter().find(|member| member.id == to).is_none_or(Member::is_reachable)
+    !cut && members.iter().find(|member| member.id == to).is_none_or(|member| member.is_reachable())
 }
 
 /// Draws a frame and asks for the next one, which is itself.

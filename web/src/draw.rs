@@ -1,5 +1,7 @@
 //! Where things are on the stage. Pure geometry in a field of [`WIDTH`] × [`HEIGHT`].
 
+use std::sync::Arc;
+
 use qunlong_core::NodeId;
 use qunlong_core::lift::Family;
 use qunlong_core::member::{Class, Member, State};
@@ -22,18 +24,18 @@ pub struct Point {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Placed {
     /// Who.
-    pub member: Member,
+    pub member: Arc<Member>,
     /// Where.
     pub at: Point,
 }
 
 /// Servers on an inner ring, tabs on an outer one, both by name, so that nobody jumps when somebody joins late.
 #[must_use]
-pub fn arrange(members: &[Member]) -> Vec<Placed> {
-    let mut shown: Vec<&Member> = members.iter().filter(|member| member.state != State::Left).collect();
+pub fn arrange(members: &[Arc<Member>]) -> Vec<Placed> {
+    let mut shown: Vec<&Arc<Member>> = members.iter().filter(|member| member.state != State::Left).collect();
     shown.sort_by(|a, b| (&a.profile.name, a.id).cmp(&(&b.profile.name, b.id)));
     let ring = |class: Class, radius: f64, turn: f64| {
-        let members: Vec<&Member> = shown.iter().copied().filter(|member| member.profile.class == class).collect();
+        let members: Vec<&Arc<Member>> = shown.iter().copied().filter(|member| member.profile.class == class).collect();
         let count = members.len().max(1) as f64;
         members
             .into_iter()
@@ -91,14 +93,21 @@ mod tests {
     use qunlong_core::Generation;
     use qunlong_core::member::{Durability, Profile};
 
-    fn member(n: u8, class: Class, state: State) -> Member {
+    fn member(n: u8, class: Class, state: State) -> Arc<Member> {
         let profile = Profile::new(format!("m{n}"), class, Durability::Durable, qunlong_core::Storage::default());
-        Member { id: NodeId::small(n), generation: Generation(1), incarnation: 0, state, accuser: None, profile }
+        Arc::new(Member {
+            id: NodeId::small(n),
+            generation: Generation(1),
+            incarnation: 0,
+            state,
+            accuser: None,
+            profile,
+        })
     }
 
     #[test]
     fn everybody_fits_and_nobody_stands_on_another() {
-        let mut members: Vec<Member> = (1..=9).map(|n| member(n, Class::Server, State::Alive)).collect();
+        let mut members: Vec<Arc<Member>> = (1..=9).map(|n| member(n, Class::Server, State::Alive)).collect();
         members.extend((10..=33).map(|n| member(n, Class::Tab, State::Alive)));
         let placed = arrange(&members);
         assert_eq!(placed.len(), 33);

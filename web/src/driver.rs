@@ -15,7 +15,7 @@ use futures::channel::oneshot;
 use futures::{FutureExt, StreamExt, select_biased};
 use js_sys::{ArrayBuffer, Function, Uint8Array};
 use qunlong_core::config::Config;
-use qunlong_core::member::{Class, Durability, Profile, State};
+use qunlong_core::member::{Class, Durability, Load, Profile, State};
 use qunlong_core::trace::Level;
 use qunlong_core::wire::{self, FrameWriter, Packet};
 use qunlong_core::{
@@ -38,6 +38,8 @@ const BACKOFF_MAX_MS: f64 = 5_000.0;
 const SILENCE_MS: i32 = 15_000;
 /// How often links are looked after and the page is told how things are.
 const UPKEEP_MS: i32 = 200;
+/// Over how long it is measured how busy this worker is.
+const BUSY_SPAN_MS: f64 = 5_000.0;
 /// How often the page is told of counters alone.
 const COUNTERS_MS: f64 = 1_000.0;
 /// How often events go to the page.
@@ -94,6 +96,17 @@ fn receive(message: ToWorker) {
         (ToWorker::Leave, Some(driver)) => driver.borrow_mut().leave(),
         (ToWorker::Ask { id, .. }, None) => post(&FromWorker::Answer { id, result: Err(Refusal::NoEpoch) }),
         (ToWorker::Join { .. } | ToWorker::Watch(_) | ToWorker::Drowsy(_) | ToWorker::Leave, _) => (),
+    }
+}
+
+/// Whether this is a phone or the like, as far as browsers tell.
+fn is_mobile() -> bool {
+    let navigator = scope().navigator();
+    let hints = js_sys::Reflect::get(&navigator, &"userAgentData".into());
+    let says = hints.and_then(|hints| js_sys::Reflect::get(&hints, &"mobile".into()));
+    match says.ok().and_then(|says| says.as_bool()) {
+        Some(says) => says,
+        None => navigator.user_agent().is_ok_and(|agent| agent.contains("Mobi")),
     }
 }
 
@@ -174,6 +187,9 @@ struct Driver {
     status: Status,
     started: Started,
     left: bool,
+    /// Since when, and for how many milliseconds since then, the core has been at work.
+    busy: (f64, f64),
+    load: Load,
 }
 
 struct Linked {
@@ -199,7 +215,8 @@ impl Driver {
         }
         let storage = Storage(opened.identity.storage().incarnation);
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        let profile = Profile { version, ..Profile::new(name, Class::Tab, durability, storage) };
+        let mobile = is_mobile();
+        let profile = Profile { version, mobile, ..Profile::new(name, Class::Tab, durability, storage) };
         let config = Config::new(opened.identity.id, profile);
         let seed = u64::from_le_bytes(store::random_bytes());
         let node = Node::restore(config, seed, opened.records).map_err(|error| error.to_string())?;
@@ -230,6 +247,8 @@ impl Driver {
             status: Status::default(),
             started,
             left: false,
+            busy: (performance_now(), 0.0),
+            load: Load::default(),
         })
     }
 
@@ -248,8 +267,10 @@ impl Driver {
     }
 
     fn input(&mut self, input: Input) {
+        let began = performance_now();
         self.status.inputs += 1;
         self.node.handle(Self::now(), input);
+        self.busy.1 += performance_now() - began;
     }
 
     fn ask(&mut self, id: u64, op: qunlong_core::kv::Op) {
@@ -265,6 +286,20 @@ impl Driver {
     fn drowsy(&mut self, drowsy: bool) {
         let op = Op::Membership(membership::Op::Drowsy(drowsy));
         self.input(Input::Request { id: RequestId(u64::MAX - 1), op });
+        self.flush();
+    }
+
+    /// Says how busy this worker has been, once in a while.
+    fn tell_load(&mut self) {
+        let (since, busy) = self.busy;
+        let span = performance_now() - since;
+        if span < BUSY_SPAN_MS {
+            return;
+        }
+        self.busy = (performance_now(), 0.0);
+        self.load = self.load.after((busy * 1_000.0 / span) as u64);
+        let op = Op::Membership(membership::Op::Load(self.load));
+        self.input(Input::Request { id: RequestId(u64::MAX - 2), op });
         self.flush();
     }
 
@@ -393,6 +428,7 @@ impl Driver {
     /// Dials until there are two links, and tells the page how things are.
     fn upkeep(&mut self) {
         if !self.left {
+            self.tell_load();
             self.dial();
         }
         let view = self.node.view();

@@ -3,7 +3,7 @@
 use qunlong_core::config::MembershipConfig;
 use qunlong_core::kv::{Event as KvEvent, OpKind, Phase};
 use qunlong_core::lift::{EventKind, Family};
-use qunlong_core::member::{Class, Durability, Member, State};
+use qunlong_core::member::{Class, Durability, Load, Member, State};
 use qunlong_core::membership::Event as MembershipEvent;
 use qunlong_core::topology::{Event as TopologyEvent, Reason, Step};
 use qunlong_core::{Event, NodeId, Refusal};
@@ -210,6 +210,8 @@ texts! {
     zone: "区域", "Zone";
     version: "版本", "Version";
     drowsy: "隐藏", "hidden";
+    load: "负载", "Load";
+    mobile: "手机", "phone";
     drowsy_means: "这个标签页被隐藏，随时可能沉默；那不等于死亡", "The tab is hidden and may fall silent at any time, which does not mean that it is dead";
 
     rumour_title: "流言如何传开", "How a rumour spread";
@@ -341,6 +343,19 @@ pub fn durability(language: Language, durability: Durability) -> &'static str {
         (Language::Chinese, Durability::Volatile) => "易失",
         (Language::English, Durability::Durable) => "durable",
         (Language::English, Durability::Volatile) => "volatile",
+    }
+}
+
+/// How much a member's host has to do.
+#[must_use]
+pub fn load(language: Language, load: Load) -> &'static str {
+    match (language, load) {
+        (Language::Chinese, Load::Light) => "轻",
+        (Language::Chinese, Load::Busy) => "忙",
+        (Language::Chinese, Load::Full) => "满",
+        (Language::English, Load::Light) => "light",
+        (Language::English, Load::Busy) => "busy",
+        (Language::English, Load::Full) => "full",
     }
 }
 

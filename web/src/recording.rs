@@ -1,6 +1,7 @@
 //! A recording as the page shows it: the nodes in it live again here, and what they tell is handed out at its pace.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use qunlong_core::cluster::ClusterConfig;
 use qunlong_core::member::Member;
@@ -12,7 +13,7 @@ use qunlong_core::{Event, EventKind, Instant, Node, NodeId, Now, WallTime};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Glance {
     /// As gossip had them there.
-    pub members: Vec<Member>,
+    pub members: Vec<Arc<Member>>,
     /// The chosen configuration, once known.
     pub config: Option<ClusterConfig>,
 }

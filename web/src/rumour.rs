@@ -11,6 +11,7 @@
 //! ```
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use qunlong_core::config::MembershipConfig;
 use qunlong_core::lift::EventKind;
@@ -35,7 +36,7 @@ pub struct Rumours {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rumour {
     /// The claim.
-    pub claim: Member,
+    pub claim: Arc<Member>,
     /// Each node once, by its own clock.
     heard: Vec<Heard>,
 }
@@ -276,12 +277,19 @@ mod tests {
     use qunlong_core::trace::{Level, MessageId};
     use qunlong_core::{Duration, Generation, Instant, Now, Storage};
 
-    fn claim(of: u8, incarnation: u64, state: State) -> Member {
+    fn claim(of: u8, incarnation: u64, state: State) -> Arc<Member> {
         let profile = Profile::new(format!("n{of}"), Class::Server, Durability::Durable, Storage::default());
-        Member { id: NodeId::small(of), generation: Generation(1), incarnation, state, accuser: None, profile }
+        Arc::new(Member {
+            id: NodeId::small(of),
+            generation: Generation(1),
+            incarnation,
+            state,
+            accuser: None,
+            profile,
+        })
     }
 
-    fn heard(node: u8, at_ms: u64, from: Option<u8>, claim: &Member) -> Event {
+    fn heard(node: u8, at_ms: u64, from: Option<u8>, claim: &Arc<Member>) -> Event {
         let wall = at_ms * 1_000;
         let message = |from| MessageId { node: NodeId::small(from), generation: Generation(1), seq: at_ms };
         Event {

@@ -1,6 +1,7 @@
 //! A digest of a member list: one hash per bucket, so that equal lists cost a few hundred bytes to compare.
 
 use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
@@ -19,7 +20,7 @@ pub struct Digest([u64; BUCKETS]);
 
 impl Digest {
     /// Digests a list.
-    pub(super) fn of<'a>(members: impl Iterator<Item = &'a Member>) -> Self {
+    pub(super) fn of<'a>(members: impl Iterator<Item = &'a Arc<Member>>) -> Self {
         let mut digest = Self::default();
         for member in members.filter(|member| member.is_reachable()) {
             digest.0[bucket(member.id)] ^= hash_of(&(member.id, member.precedence()));
@@ -35,8 +36,12 @@ impl Digest {
 
 /// The entries of these buckets, the dead included. When there are more than one message may hold, each exchange
 /// begins at another of them, so that none is left out for good.
-pub(super) fn entries<'a>(members: impl Iterator<Item = &'a Member>, buckets: &[u8], random: u64) -> Vec<Member> {
-    let mut chosen: Vec<&Member> = members.filter(|member| is_in(member, buckets)).collect();
+pub(super) fn entries<'a>(
+    members: impl Iterator<Item = &'a Arc<Member>>,
+    buckets: &[u8],
+    random: u64,
+) -> Vec<Arc<Member>> {
+    let mut chosen: Vec<&Arc<Member>> = members.filter(|member| is_in(member, buckets)).collect();
     if chosen.len() > limits::DELTA_MEMBERS {
         let start = (random % chosen.len() as u64) as usize;
         chosen.rotate_left(start);
@@ -46,8 +51,12 @@ pub(super) fn entries<'a>(members: impl Iterator<Item = &'a Member>, buckets: &[
 }
 
 /// Those of ours in these buckets that the holder of `theirs` lacks or has older, as many as one message may hold.
-pub(super) fn newer<'a>(members: impl Iterator<Item = &'a Member>, buckets: &[u8], theirs: &[Member]) -> Vec<Member> {
-    let theirs: BTreeMap<NodeId, &Member> = theirs.iter().map(|member| (member.id, member)).collect();
+pub(super) fn newer<'a>(
+    members: impl Iterator<Item = &'a Arc<Member>>,
+    buckets: &[u8],
+    theirs: &[Arc<Member>],
+) -> Vec<Arc<Member>> {
+    let theirs: BTreeMap<NodeId, &Arc<Member>> = theirs.iter().map(|member| (member.id, member)).collect();
     members
         .filter(|member| is_in(member, buckets))
         .filter(|member| theirs.get(&member.id).is_none_or(|their| their.precedence() < member.precedence()))

@@ -17,7 +17,8 @@
 //!
 //! **Slow is not dead.** A node that misses answers may be the slow one: it has a *local health*, and probes and accuses
 //! the less the worse that is (Lifeguard). Helpers say *Nack* when they get no answer either, so that it can tell. A
-//! suspicion begins long and shrinks with each member that finds out for itself (`suspicion.rs`). A member that knows
+//! suspicion begins long and shrinks with each member that finds out for itself (`suspicion.rs`). Who comes and goes is
+//! not accused each time (`damping.rs`). A member that knows
 //! that it will fall silent, a tab that is being hidden, says that it is *drowsy*, and gets much longer.
 //!
 //! **Gone is not slow.** A closed link is no proof, but a good reason to probe at once and through others. A redial that
@@ -32,23 +33,25 @@
 //! Sources: Das, Gupta, Motivala, "SWIM", 2002; Dadgar, Phillips, Currey, "Lifeguard", 2017; van Renesse et al., "Efficient reconciliation and flow control for
 //! anti-entropy protocols", 2008, for the digests; generations that replace older boots, after Serf.
 
+mod damping;
 mod digest;
 mod probe;
 mod rumours;
 mod suspicion;
 
-use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Generation, NodeId, RequestId};
 use crate::limits;
-use crate::member::{Class, Member, Profile, State};
+use crate::member::{Class, Load, Member, Profile, State};
 use crate::mutant::{Mutant, planted};
 use crate::protocol::{Ctx, Effects, Protocol};
-use crate::time::Duration;
+use crate::time::{Duration, Instant};
+use damping::Damping;
 use digest::Digest;
 use probe::{Probes, Purpose};
 use rumours::Rumours;
@@ -60,16 +63,21 @@ const WITNESSES: usize = 2;
 const WITNESSES_ENOUGH: usize = 8;
 /// A drowsy member has so many times as long to refute a suspicion.
 const DROWSY: u64 = 10;
+/// A member says at most this often how much it has to do.
+const LOAD_INTERVAL: Duration = Duration::secs(30);
 
 /// The state of one node's membership.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Membership {
-    own: Member,
+    own: Arc<Member>,
     /// Everybody else. Published to the view whenever an entry changes.
-    known: BTreeMap<NodeId, Member>,
+    known: BTreeMap<NodeId, Arc<Member>>,
     rumours: Rumours,
     probes: Probes,
     suspicions: Suspicions,
+    damping: Damping,
+    /// When this node last said how much it has to do.
+    load_told: Option<Instant>,
     /// *Local health* (Lifeguard): raised by whatever may mean that this node itself is slow, lowered by what goes well.
     /// A node that may be slow probes less often, waits longer, and so accuses less.
     health: u64,
@@ -88,7 +96,7 @@ pub enum Msg {
         /// Matches the answer to the probe.
         seq: u64,
         /// Piggybacked claims.
-        rumours: Vec<Member>,
+        rumours: Vec<Arc<Member>>,
     },
     /// I am, or: `target` answered me, on whose behalf you asked.
     Ack {
@@ -97,7 +105,7 @@ pub enum Msg {
         /// Who is alive.
         target: NodeId,
         /// Piggybacked claims.
-        rumours: Vec<Member>,
+        rumours: Vec<Arc<Member>>,
     },
     /// You asked me to try `target`: I do answer you, but it does not answer me.
     Nack {
@@ -125,12 +133,12 @@ pub enum Msg {
     /// Claims that spread.
     Gossip {
         /// The claims.
-        rumours: Vec<Member>,
+        rumours: Vec<Arc<Member>>,
     },
     /// Opens an exchange: who I am and a digest of what I know.
     Syn {
         /// The sender's own entry.
-        own: Box<Member>,
+        own: Arc<Member>,
         /// Hashes of its buckets.
         digest: Digest,
     },
@@ -139,12 +147,12 @@ pub enum Msg {
         /// Which buckets differ.
         buckets: Vec<u8>,
         /// The answerer's entries there.
-        members: Vec<Member>,
+        members: Vec<Arc<Member>>,
     },
     /// What is newer on my side; ends the exchange.
     Delta {
         /// The newer entries.
-        members: Vec<Member>,
+        members: Vec<Arc<Member>>,
     },
 }
 
@@ -180,6 +188,8 @@ pub enum Op {
     Leave,
     /// This node is about to be hidden or frozen, or is back in front. It says so, and is not suspected lightly then.
     Drowsy(bool),
+    /// How much this node's host has to do. Said as often as the host likes; told to the others now and then.
+    Load(Load),
 }
 
 /// What it answers.
@@ -195,9 +205,9 @@ pub enum Outcome {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Event {
     /// A member was heard of for the first time, or came back as a new boot.
-    Joined(Member),
+    Joined(Arc<Member>),
     /// The claim about a member changed.
-    Changed(Member),
+    Changed(Arc<Member>),
     /// A probe of `target` found no direct answer; these others were asked to try.
     AskedOthers {
         /// The silent member.
@@ -233,11 +243,13 @@ impl Membership {
     pub(crate) fn new(id: NodeId, profile: Profile) -> Self {
         let (generation, incarnation) = (Generation(0), 0);
         Self {
-            own: Member { id, generation, incarnation, state: State::Alive, accuser: None, profile },
+            own: Arc::new(Member { id, generation, incarnation, state: State::Alive, accuser: None, profile }),
             known: BTreeMap::new(),
             rumours: Rumours::default(),
             probes: Probes::default(),
             suspicions: Suspicions::default(),
+            damping: Damping::default(),
+            load_told: None,
             health: 0,
             refused: BTreeMap::new(),
             superseded: None,
@@ -252,7 +264,7 @@ impl Membership {
 
     /// See [`crate::Node::acquaint`].
     #[cfg(feature = "sim")]
-    pub(crate) fn acquaint(&mut self, member: Member) {
+    pub(crate) fn acquaint(&mut self, member: Arc<Member>) {
         self.known.insert(member.id, member);
     }
 
@@ -272,7 +284,7 @@ impl Membership {
     }
 
     /// Takes in one claim and lets it spread if it is news.
-    fn learn(&mut self, cx: &mut Ctx<'_>, claim: Member, fx: &mut Effects<Self>) {
+    fn learn(&mut self, cx: &mut Ctx<'_>, claim: Arc<Member>, fx: &mut Effects<Self>) {
         if claim.id == cx.me {
             return self.hear_of_myself(cx, &claim, fx);
         }
@@ -298,6 +310,11 @@ impl Membership {
             _ => (),
         }
         let is_new_boot = before.is_none_or(|before| before.generation < claim.generation);
+        if is_new_boot || !claim.is_reachable() {
+            self.damping.end(claim.id);
+        } else if claim.state == State::Alive {
+            self.damping.spoke(claim.id, cx.now.mono);
+        }
         match claim.state {
             State::Alive => {
                 self.suspicions.end(claim.id);
@@ -329,7 +346,7 @@ impl Membership {
     }
 
     /// Another accuser of a member that is suspected already.
-    fn confirm(&mut self, cx: &mut Ctx<'_>, claim: Member, fx: &mut Effects<Self>) {
+    fn confirm(&mut self, cx: &mut Ctx<'_>, claim: Arc<Member>, fx: &mut Effects<Self>) {
         let Some(by) = claim.accuser else { return };
         if self.suspicions.accuse(claim.id, (claim.generation, claim.incarnation), by, cx.now.mono) {
             let left = self.suspicion_time(cx, &claim);
@@ -373,7 +390,7 @@ impl Membership {
         }
         let witnesses = witnesses.iter().copied().collect();
         fx.trace(|| Event::Vanished { target, witnesses });
-        self.learn(cx, Member { state: State::Dead, accuser: None, ..member }, fx);
+        self.learn(cx, Arc::new(Member { state: State::Dead, accuser: None, ..Member::clone(&member) }), fx);
     }
 
     /// A claim about this node itself: refuted if it is worse than the truth.
@@ -403,19 +420,19 @@ impl Membership {
         }
         let relays: Vec<NodeId> = cx.view.relays().take(limits::RELAYS).collect();
         if relays != self.own.profile.relays {
-            self.own.profile.relays = relays;
+            Arc::make_mut(&mut self.own).profile.relays = relays;
             self.announce(cx, self.own.incarnation + 1, fx);
         }
     }
 
     /// Tells everybody about this node under a new incarnation.
     fn announce(&mut self, cx: &mut Ctx<'_>, incarnation: u64, fx: &mut Effects<Self>) {
-        self.own.incarnation = incarnation;
+        Arc::make_mut(&mut self.own).incarnation = incarnation;
         fx.publish(self.own.clone());
         self.spread(cx, self.own.clone(), fx);
     }
 
-    fn spread(&mut self, cx: &Ctx<'_>, claim: Member, fx: &mut Effects<Self>) {
+    fn spread(&mut self, cx: &Ctx<'_>, claim: Arc<Member>, fx: &mut Effects<Self>) {
         let was_quiet = self.rumours.is_empty();
         self.rumours.add(claim);
         if was_quiet {
@@ -427,7 +444,7 @@ impl Membership {
         let Some(member) = self.known.get(&target).filter(|member| member.is_reachable()) else {
             return;
         };
-        let claim = Member { state: State::Suspect, accuser: Some(cx.me), ..member.clone() };
+        let claim = Arc::new(Member { state: State::Suspect, accuser: Some(cx.me), ..Member::clone(member) });
         // The suspect hears it first: a member that lives can refute before anybody else believes it.
         // A suspicion is a claim about another, nothing that a crash here could take back.
         fx.send_now(target, Msg::Gossip { rumours: alloc::vec![claim.clone()] });
@@ -436,7 +453,7 @@ impl Membership {
 
     /// How long a suspect has from now.
     fn suspicion_time(&self, cx: &Ctx<'_>, suspect: &Member) -> Duration {
-        let could_confirm = |member: &&Member| member.state == State::Alive && member.id != suspect.id;
+        let could_confirm = |member: &&Arc<Member>| member.state == State::Alive && member.id != suspect.id;
         let others = self.known.values().filter(could_confirm).take(WITNESSES_ENOUGH).count();
         self.suspicions.remaining(suspect.id, self.least_suspicion(cx, suspect), others, cx.now.mono)
     }
@@ -456,7 +473,7 @@ impl Membership {
         u64::from(all.saturating_sub(1).checked_ilog10().unwrap_or(0)) + 1
     }
 
-    fn rumours_for(&mut self, targets: usize, cx: &Ctx<'_>) -> Vec<Member> {
+    fn rumours_for(&mut self, targets: usize, cx: &Ctx<'_>) -> Vec<Arc<Member>> {
         let sends = u64::from(cx.config.membership.rumour_factor) * self.log_members();
         self.rumours.take(targets, u32::try_from(sends).unwrap_or(u32::MAX))
     }
@@ -473,7 +490,7 @@ impl Membership {
     /// Whom to ask to try: those with a link to this node before others, for they are surely there.
     fn helpers(&self, cx: &mut Ctx<'_>, target: NodeId) -> Vec<NodeId> {
         let count = usize::from(cx.config.membership.indirect_probes);
-        let is_there = |id: &NodeId| *id != target && self.known.get(id).is_some_and(Member::is_reachable);
+        let is_there = |id: &NodeId| *id != target && self.known.get(id).is_some_and(|member| member.is_reachable());
         let mut helpers: Vec<NodeId> = cx.view.links.iter().copied().filter(is_there).collect();
         let linked = cx.rng.choose(&mut helpers, count);
         helpers.truncate(linked);
@@ -483,10 +500,10 @@ impl Membership {
     }
 
     fn syn(&self) -> Msg {
-        Msg::Syn { own: Box::new(self.own.clone()), digest: Digest::of(self.everyone()) }
+        Msg::Syn { own: self.own.clone(), digest: Digest::of(self.everyone()) }
     }
 
-    fn everyone(&self) -> impl Iterator<Item = &Member> {
+    fn everyone(&self) -> impl Iterator<Item = &Arc<Member>> {
         [&self.own].into_iter().chain(self.known.values())
     }
 
@@ -529,7 +546,7 @@ impl Membership {
 
     fn next_target(&mut self, cx: &mut Ctx<'_>) -> Option<NodeId> {
         let Self { probes, known, .. } = self;
-        let may_answer = |id: &NodeId| known.get(id).is_some_and(Member::is_reachable);
+        let may_answer = |id: &NodeId| known.get(id).is_some_and(|member| member.is_reachable());
         probes.next_in_round(may_answer, || {
             let mut round: Vec<NodeId> = known.keys().copied().collect();
             let all = round.len();
@@ -549,8 +566,9 @@ impl Membership {
 
     fn leave(&mut self, cx: &mut Ctx<'_>, id: RequestId, fx: &mut Effects<Self>) {
         self.leaving = true;
-        self.own.state = State::Left;
-        self.own.incarnation += 1;
+        let own = Arc::make_mut(&mut self.own);
+        own.state = State::Left;
+        own.incarnation += 1;
         fx.publish(self.own.clone());
         let goodbye = Msg::Gossip { rumours: alloc::vec![self.own.clone()] };
         let mut targets: Vec<NodeId> = cx.view.links.iter().copied().take(limits::RUMOURS_PER_MESSAGE).collect();
@@ -575,7 +593,7 @@ impl Protocol for Membership {
 
     fn on_start(&mut self, cx: &mut Ctx<'_>, fx: &mut Effects<Self>) {
         let settings = cx.config.membership;
-        self.own.generation = cx.generation;
+        Arc::make_mut(&mut self.own).generation = cx.generation;
         fx.publish(self.own.clone());
         // Spread over the period, so that nodes started together do not probe together.
         fx.arm(cx.rng.between(Duration::millis(1), settings.probe_period), Timer::Probe);
@@ -596,6 +614,7 @@ impl Protocol for Membership {
             Msg::Ack { seq, target, rumours } => {
                 self.learn_all(cx, rumours, fx);
                 if let Some(asked) = self.probes.answered(target, seq, fx) {
+                    self.damping.answered(target);
                     self.feel(true);
                     for (asker, seq) in asked {
                         // Passing on an answer reveals no state of ours.
@@ -627,7 +646,7 @@ impl Protocol for Membership {
             }
             Msg::Syn { own, digest } => {
                 if own.id == from {
-                    self.learn(cx, *own, fx);
+                    self.learn(cx, own, fx);
                 }
                 let buckets = digest.differing(&Digest::of(self.everyone()));
                 let members = digest::entries(self.everyone(), &buckets, cx.rng.next_u64());
@@ -675,12 +694,16 @@ impl Protocol for Membership {
                     if alone {
                         self.feel(false);
                     }
-                    self.suspect(cx, target, fx);
+                    if self.damping.looks_again(target, cx.now.mono) {
+                        self.begin_probe(cx, target, Purpose::Own, fx);
+                    } else {
+                        self.suspect(cx, target, fx);
+                    }
                 }
             }
             Timer::Suspicion(target) => {
                 if let Some(member) = self.known.get(&target).filter(|member| member.state == State::Suspect) {
-                    let claim = Member { state: State::Dead, accuser: None, ..member.clone() };
+                    let claim = Arc::new(Member { state: State::Dead, accuser: None, ..Member::clone(member) });
                     self.learn(cx, claim, fx);
                 }
             }
@@ -721,9 +744,18 @@ impl Protocol for Membership {
             Op::Leave => self.leave(cx, id, fx),
             Op::Drowsy(drowsy) => {
                 if self.own.profile.drowsy != drowsy && !self.leaving {
-                    self.own.profile.drowsy = drowsy;
+                    Arc::make_mut(&mut self.own).profile.drowsy = drowsy;
                     self.announce(cx, self.own.incarnation + 1, fx);
                     self.tell_links(cx, fx);
+                }
+                fx.finish(id, Ok(Outcome::Told));
+            }
+            Op::Load(load) => {
+                let is_due = self.load_told.is_none_or(|told| cx.now.mono.since(told) >= LOAD_INTERVAL);
+                if self.own.profile.load != load && is_due && !self.leaving {
+                    self.load_told = Some(cx.now.mono);
+                    Arc::make_mut(&mut self.own).profile.load = load;
+                    self.announce(cx, self.own.incarnation + 1, fx);
                 }
                 fx.finish(id, Ok(Outcome::Told));
             }
@@ -735,7 +767,7 @@ impl Protocol for Membership {
         if up {
             // Soft state.
             fx.send_now(peer, self.syn());
-        } else if self.known.get(&peer).is_some_and(Member::is_reachable) {
+        } else if self.known.get(&peer).is_some_and(|member| member.is_reachable()) {
             // A closed link is no proof, but a good reason to look at once, and through others.
             self.begin_probe(cx, peer, Purpose::Own, fx);
             self.ask_others(cx, peer, fx);
@@ -775,7 +807,7 @@ fn is_countable(claim: &Member) -> bool {
 }
 
 impl Membership {
-    fn learn_all(&mut self, cx: &mut Ctx<'_>, claims: Vec<Member>, fx: &mut Effects<Self>) {
+    fn learn_all(&mut self, cx: &mut Ctx<'_>, claims: Vec<Arc<Member>>, fx: &mut Effects<Self>) {
         for claim in claims.into_iter().take(limits::DELTA_MEMBERS) {
             self.learn(cx, claim, fx);
         }

@@ -1,6 +1,7 @@
 //! Claims that still have to spread, the least told first.
 
 use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::id::NodeId;
@@ -13,12 +14,12 @@ pub(super) struct Rumours(BTreeMap<NodeId, Rumour>);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Rumour {
-    claim: Member,
+    claim: Arc<Member>,
     sent: u32,
 }
 
 impl Rumours {
-    pub(super) fn add(&mut self, claim: Member) {
+    pub(super) fn add(&mut self, claim: Arc<Member>) {
         self.0.insert(claim.id, Rumour { claim, sent: 0 });
     }
 
@@ -31,7 +32,7 @@ impl Rumours {
     }
 
     /// The claims for a message to `targets` members; each is dropped once it has been sent `sends` times.
-    pub(super) fn take(&mut self, targets: usize, sends: u32) -> Vec<Member> {
+    pub(super) fn take(&mut self, targets: usize, sends: u32) -> Vec<Arc<Member>> {
         if targets == 0 || self.0.is_empty() {
             return Vec::new();
         }
@@ -41,7 +42,7 @@ impl Rumours {
         chosen.filter_map(|id| self.tell(id, targets as u32, sends)).collect()
     }
 
-    fn tell(&mut self, id: NodeId, targets: u32, sends: u32) -> Option<Member> {
+    fn tell(&mut self, id: NodeId, targets: u32, sends: u32) -> Option<Arc<Member>> {
         let rumour = self.0.get_mut(&id)?;
         rumour.sent += targets;
         let claim = rumour.claim.clone();
@@ -58,17 +59,17 @@ mod tests {
     use crate::id::{Generation, Storage};
     use crate::member::{Class, Durability, Profile, State};
 
-    fn claim(n: u8) -> Member {
+    fn claim(n: u8) -> Arc<Member> {
         let name = alloc::string::String::new();
         let profile = Profile::new(name, Class::Server, Durability::Durable, Storage::default());
-        Member {
+        Arc::new(Member {
             id: NodeId::small(n),
             generation: Generation(1),
             incarnation: 0,
             state: State::Alive,
             accuser: None,
             profile,
-        }
+        })
     }
 
     #[test]

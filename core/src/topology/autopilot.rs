@@ -15,6 +15,7 @@
 //! minutes waits the longer for a seat.
 
 use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -26,7 +27,7 @@ use crate::cluster::ClusterConfig;
 use crate::config::Tabs;
 use crate::id::{NodeId, OpId};
 use crate::limits;
-use crate::member::{Class, Durability, Member, State};
+use crate::member::{Class, Durability, Load, Member, State};
 use crate::protocol::{Ctx, Effects};
 use crate::quorum::majority;
 use crate::roster::{Roster, Seat};
@@ -39,6 +40,8 @@ const INTERVAL: Duration = Duration::secs(1);
 const FLAPS: u32 = 3;
 /// How much longer a member that flaps waits for a seat.
 const FLAPPING: u64 = 6;
+/// A member that has stayed up for so long has stopped to flap.
+const STEADY: Duration = Duration::secs(600);
 
 /// Why a change is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -115,7 +118,9 @@ impl Autopilot {
             let down = matches!(member.state, State::Dead | State::Left);
             let seen = self.seen.entry(node).or_insert(Seen { up, since: cx.now.mono, falls: 0 });
             if (up && !seen.up) || (down && seen.up) {
-                *seen = Seen { up, since: cx.now.mono, falls: seen.falls + u32::from(down) };
+                let steady = seen.up && cx.now.mono.since(seen.since) >= STEADY;
+                let falls = if steady { 0 } else { seen.falls };
+                *seen = Seen { up, since: cx.now.mono, falls: falls + u32::from(down) };
             }
         }
     }
@@ -173,14 +178,14 @@ impl Autopilot {
         Some((Reason::Ready { member }, alloc::vec![seat_for(cx, config, member)]))
     }
 
-    /// Members that could get a seat, servers first.
+    /// Members that could get a seat: servers first, phones last.
     fn candidates<'a>(&'a self, cx: &'a Ctx<'_>, config: &'a ClusterConfig) -> impl Iterator<Item = NodeId> + 'a {
         let settings = &cx.config.autopilot;
-        let waits = |member: &Member| member.profile.class == Class::Tab && !config.seats(member.id);
+        let waits = |member: &Arc<Member>| member.profile.class == Class::Tab && !config.seats(member.id);
         // Once for all tabs: a placement is computed for it.
         let room = cx.view.members.values().any(waits) && tabs_have_room(settings.tabs, config);
         let alone = config.current.is_tabs_alone();
-        let may = move |member: &&Member| {
+        let may = move |member: &&Arc<Member>| {
             let profile = &member.profile;
             let patience = settings.promote_after.times(if self.flaps(member.id) { FLAPPING } else { 1 });
             let class = match profile.class {
@@ -188,13 +193,15 @@ impl Autopilot {
                 Class::Tab => !profile.drowsy && room && (profile.durability == Durability::Durable || alone),
             };
             let same = config.may_seat(member.id, profile.storage);
-            let fresh = !config.seats(member.id) && member.state == State::Alive && same;
+            let fresh = !config.seats(member.id) && member.state == State::Alive && same && profile.load != Load::Full;
             fresh && class && self.lasted(member.id, cx.now.mono) >= patience
         };
-        let of = move |class: Class| {
-            cx.view.members.values().filter(move |member| member.profile.class == class).filter(may)
+        let of = move |class: Class, mobile: bool| {
+            let is = move |member: &&Arc<Member>| member.profile.class == class && member.profile.mobile == mobile;
+            cx.view.members.values().filter(is).filter(may)
         };
-        of(Class::Server).chain(of(Class::Tab)).map(|member| member.id)
+        let tabs = of(Class::Tab, false).chain(of(Class::Tab, true));
+        of(Class::Server, false).chain(of(Class::Server, true)).chain(tabs).map(|member| member.id)
     }
 
     /// Votes given out anew, where that brings more voters, or healthy ones for those that are down.

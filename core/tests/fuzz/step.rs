@@ -212,7 +212,7 @@ impl Host {
         let node = &self.spot.node;
         let is_later = |deadline: Instant| deadline > self.now.mono;
         assert!(node.deadline().is_none_or(is_later), "what was due has been done");
-        let load = node.load();
+        let load = node.holding();
         assert!(load.held <= 2 * limits::HELD && load.operations <= limits::PENDING_OPERATIONS);
         assert!(load.members <= limits::MEMBERS && load.rumours <= load.members + 1);
         assert!(load.timers <= 2 * load.operations + 3 * load.members + 16);

@@ -151,11 +151,11 @@ impl Rules {
 
 /// What a node holds of the subject.
 fn believed(node: &Node) -> Option<Claim> {
-    node.view().members.get(&SUBJECT).map(Claim::of)
+    node.view().members.get(&SUBJECT).map(|member| Claim::of(member))
 }
 
 fn tell(node: &mut Node, claim: Claim) {
-    let payload = Payload::Membership(Msg::Gossip { rumours: vec![claim.member()] });
+    let payload = Payload::Membership(Msg::Gossip { rumours: vec![claim.member().into()] });
     node.handle(
         at(Instant(1)),
         Input::Message(Envelope { from: GOSSIP, generation: Generation(1), seq: 1, epoch: Epoch(0), payload }),

@@ -40,7 +40,11 @@ pub fn MembersPage(screen: &Screen) -> Html {
                     { state_mark(language, member.state) }
                     if member.profile.drowsy { <em title={texts.drowsy_means}>{ format!(" · {}", texts.drowsy) }</em> }
                 </td>
-                <td>{ i18n::class(language, member.profile.class) }</td>
+                <td>
+                    { i18n::class(language, member.profile.class) }
+                    if member.profile.mobile { <em>{ format!(" · {}", texts.mobile) }</em> }
+                </td>
+                <td>{ i18n::load(language, member.profile.load) }</td>
                 <td>{ i18n::durability(language, member.profile.durability) }</td>
                 <td class="number">{ member.generation.0 }</td>
                 <td class="number">{ member.incarnation }</td>
@@ -66,7 +70,7 @@ pub fn MembersPage(screen: &Screen) -> Html {
             <div class="scroll">
                 <table class="data">
                     <thead><tr>
-                        <th>{ texts.name }</th><th>{ texts.state }</th><th>{ texts.class }</th><th>{ texts.durability }</th>
+                        <th>{ texts.name }</th><th>{ texts.state }</th><th>{ texts.class }</th><th>{ texts.load }</th><th>{ texts.durability }</th>
                         <th>{ texts.boot }</th><th>{ texts.incarnation }</th><th>{ texts.owns }</th><th>{ texts.zone }</th><th>{ texts.address }</th><th>{ texts.version }</th><th>{ texts.id }</th>
                     </tr></thead>
                     <tbody>{ for rows }</tbody>

@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::string::String;
 
 use crate::limits;
-use crate::node::Load;
+use crate::node::Holding;
 use crate::sim::Sim;
 
 /// Whether all running nodes keep within their limits.
@@ -14,23 +14,23 @@ use crate::sim::Sim;
 /// Says which node holds too much of what.
 pub fn check(sim: &Sim) -> Result<(), String> {
     for node in (0..sim.len()).filter_map(|place| sim.node(place)) {
-        let load = node.load();
-        if let Some((what, have, limit)) = exceeded(&load) {
+        let holding = node.holding();
+        if let Some((what, have, limit)) = exceeded(&holding) {
             return Err(format!("{} holds {have} {what}, and {limit} is the limit", sim.name(node.id())));
         }
     }
     Ok(())
 }
 
-fn exceeded(load: &Load) -> Option<(&'static str, usize, usize)> {
+fn exceeded(holding: &Holding) -> Option<(&'static str, usize, usize)> {
     // Gossip goes on beyond the limit of what waits for the disk; that much again is more than it ever says.
     let bounds = [
-        ("parcels that wait for the disk", load.held, 2 * limits::HELD),
-        ("operations", load.operations, limits::PENDING_OPERATIONS),
-        ("members", load.members, limits::MEMBERS),
-        ("rumours", load.rumours, load.members + 1),
+        ("parcels that wait for the disk", holding.held, 2 * limits::HELD),
+        ("operations", holding.operations, limits::PENDING_OPERATIONS),
+        ("members", holding.members, limits::MEMBERS),
+        ("rumours", holding.rumours, holding.members + 1),
         // A deadline and a repetition for each operation, a probe's and a suspicion's for each member, some of its own.
-        ("timers", load.timers, 2 * load.operations + 3 * load.members + 16),
+        ("timers", holding.timers, 2 * holding.operations + 3 * holding.members + 16),
     ];
     bounds.into_iter().find(|(_, have, limit)| have > limit)
 }
@@ -41,11 +41,11 @@ mod tests {
 
     #[test]
     fn what_grows_beyond_its_limit_is_noticed() {
-        let fine = Load { held: 10, operations: 3, timers: 20, members: 5, rumours: 5 };
+        let fine = Holding { held: 10, operations: 3, timers: 20, members: 5, rumours: 5 };
         assert_eq!(exceeded(&fine), None);
-        assert_eq!(exceeded(&Load { timers: 1_000, ..fine }).map(|(what, ..)| what), Some("timers"));
-        assert_eq!(exceeded(&Load { rumours: 7, ..fine }).map(|(what, ..)| what), Some("rumours"));
-        let held = Load { held: 1 << 20, ..fine };
+        assert_eq!(exceeded(&Holding { timers: 1_000, ..fine }).map(|(what, ..)| what), Some("timers"));
+        assert_eq!(exceeded(&Holding { rumours: 7, ..fine }).map(|(what, ..)| what), Some("rumours"));
+        let held = Holding { held: 1 << 20, ..fine };
         assert_eq!(exceeded(&held).map(|(what, ..)| what), Some("parcels that wait for the disk"));
     }
 }

@@ -1,0 +1,73 @@
+//! Who is held for what: members that come and go, and tabs whose relay goes.
+
+use std::collections::BTreeMap;
+
+use qunlong_core::lift::EventKind;
+use qunlong_core::member::State;
+use qunlong_core::sim::cluster::Sim;
+use qunlong_core::trace::Level;
+use qunlong_core::{Duration, Epoch, NodeId, membership};
+
+/// Per observer, how often what it holds of `about` has changed.
+fn changes(sim: &mut Sim, about: NodeId, counts: &mut BTreeMap<NodeId, usize>) {
+    while let Some(event) = sim.next_event() {
+        if let EventKind::Membership(membership::Event::Changed(member)) = event.kind
+            && member.id == about
+            && event.node != about
+        {
+            *counts.entry(event.node).or_default() += 1;
+        }
+    }
+}
+
+/// Ten minutes of one second up, one second down: what others hold of a member changes once in 30 s at most.
+#[test]
+fn a_member_that_comes_and_goes_is_not_told_of_each_time() {
+    let mut sim = Sim::new(1, 5, 0, 3);
+    sim.set_level(Level::Decisions);
+    sim.run_for(Duration::secs(20));
+    let (flapping, mut counts) = (4, BTreeMap::new());
+    let id = sim.id(flapping);
+    changes(&mut sim, id, &mut BTreeMap::new());
+    let minutes = 10;
+    for _ in 0..minutes * 30 {
+        for other in 0..flapping {
+            sim.network.cut(flapping, other);
+            sim.network.cut(other, flapping);
+        }
+        sim.run_for(Duration::secs(1));
+        sim.network.heal_all();
+        sim.run_for(Duration::secs(1));
+        changes(&mut sim, id, &mut counts);
+    }
+    let most = counts.values().copied().max().unwrap_or_default();
+    assert!(most <= 2 * minutes, "{counts:?}");
+    let held = sim.node(0).and_then(|node| node.view().members.get(&id).map(|member| member.state));
+    assert_eq!(held, Some(State::Alive));
+}
+
+/// A tab keeps two relays: when one of them goes, nobody doubts the tab, and nothing is decided anew.
+#[test]
+fn a_tab_outlives_its_relay_without_a_change_of_membership() {
+    let mut sim = Sim::with(2, 3, 2, 3, |config| config.autopilot.enabled = false);
+    sim.set_level(Level::Decisions);
+    sim.run_for(Duration::secs(20));
+    let (server, tab) = (1, 3);
+    let (gone, tab_id) = (sim.id(server), sim.id(tab));
+    assert_eq!(sim.node(tab).map(|node| node.view().links.len()), Some(2));
+    changes(&mut sim, tab_id, &mut BTreeMap::new());
+    sim.crash(server);
+    let moved = |sim: &Sim| {
+        let of = |place: usize| sim.node(place)?.view().members.get(&tab_id).map(|m| m.profile.relays.clone());
+        [0, 2].into_iter().all(|place| of(place).is_some_and(|relays| !relays.contains(&gone) && !relays.is_empty()))
+    };
+    assert!(sim.run_until(Duration::secs(3), moved), "its new relays are not known");
+    let mut doubts = 0;
+    while let Some(event) = sim.next_event() {
+        if let EventKind::Membership(membership::Event::Changed(member)) = event.kind {
+            doubts += usize::from(member.id == tab_id && member.state != State::Alive);
+        }
+    }
+    assert_eq!(doubts, 0);
+    assert_eq!(sim.node(0).map(|node| node.view().epoch()), Some(Epoch(1)));
+}
