@@ -64,6 +64,9 @@ pub struct AutopilotConfig {
     pub replace_after: Duration,
     /// How long a change may take. Well above the time that the data of a member takes to be copied.
     pub give_up_after: Duration,
+    /// Whether members that are to own fetch what will be theirs before a change begins. Without it, all of it is copied while
+    /// the change is under way, which is as safe and makes changes longer.
+    pub learn_first: bool,
 }
 
 impl Default for AutopilotConfig {
@@ -74,6 +77,7 @@ impl Default for AutopilotConfig {
             promote_after: Duration::secs(5),
             replace_after: Duration::secs(60),
             give_up_after: Duration::secs(600),
+            learn_first: true,
         }
     }
 }

@@ -137,6 +137,9 @@ pub enum MessageKind {
     Accepted,
     Outbid,
     Ready,
+    Learn,
+    Learnt,
+    Learning,
     Change,
     Changed,
     Read,
@@ -192,6 +195,9 @@ impl MessageKind {
             | Self::Accepted
             | Self::Outbid
             | Self::Ready
+            | Self::Learn
+            | Self::Learnt
+            | Self::Learning
             | Self::Change
             | Self::Changed => Family::Topology,
             Self::Read | Self::ReadReply | Self::List | Self::ListReply => Family::Read,
@@ -228,6 +234,9 @@ impl Payload {
                 topology::Msg::Accepted { .. } => MessageKind::Accepted,
                 topology::Msg::Refused { .. } => MessageKind::Outbid,
                 topology::Msg::Ready { .. } => MessageKind::Ready,
+                topology::Msg::Learn { .. } => MessageKind::Learn,
+                topology::Msg::Learnt { .. } => MessageKind::Learnt,
+                topology::Msg::Learning { .. } => MessageKind::Learning,
                 topology::Msg::Change { .. } => MessageKind::Change,
                 topology::Msg::Changed { .. } => MessageKind::Changed,
             },

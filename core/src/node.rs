@@ -267,6 +267,13 @@ impl Node {
         self.membership.superseded()
     }
 
+    /// The last change of owners and voters that a client asked this node for and that waits, or waited, for newcomers
+    /// to fetch what they are to own.
+    #[must_use]
+    pub fn followed(&self) -> Option<&crate::topology::Followed> {
+        self.topology.followed()
+    }
+
     /// How much it holds of what could grow; [`limits`] bounds each.
     #[must_use]
     pub fn holding(&self) -> Holding {
@@ -490,12 +497,17 @@ impl Shared {
                 self.view.members.remove(&node);
                 self.view_changed = true;
             }
+            Effect::Learn(epoch, partitions) => {
+                self.view.learning = Some((epoch, partitions));
+                self.view_changed = true;
+            }
             Effect::TakenOver(epoch, partitions) => {
                 self.view.taken_over = Some((epoch, partitions));
                 self.view_changed = true;
             }
             Effect::Adopt(config) => {
                 self.view.chosen = Some(Chosen::new(config));
+                self.view.learning = None;
                 self.view_changed = true;
             }
         }

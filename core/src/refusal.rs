@@ -77,6 +77,16 @@ pub enum Refusal {
         /// The id.
         member: NodeId,
     },
+    /// A member that was to get a seat does not get on with fetching what it is to own: it cannot be reached, or cannot
+    /// reach the owners. Nothing has changed.
+    LearnerStalled {
+        /// Who.
+        member: NodeId,
+        /// Partitions it has.
+        have: u16,
+        /// Partitions it is to own; 0 if it has never answered.
+        of: u16,
+    },
     /// Fewer members would be left than each key has copies.
     TooFewMembers {
         /// N.
@@ -109,6 +119,7 @@ impl Refusal {
             Self::StorageLost => "STORAGE_LOST",
             Self::NotAVoter => "NOT_A_VOTER",
             Self::UnknownMember { .. } => "UNKNOWN_MEMBER",
+            Self::LearnerStalled { .. } => "LEARNER_STALLED",
             Self::TooFewMembers { .. } => "TOO_FEW_MEMBERS",
             Self::NoChange => "NO_CHANGE",
         }
@@ -182,6 +193,14 @@ impl fmt::Display for Refusal {
             Self::UnknownMember { member } => {
                 write!(f, "no member {member} is known here; list the members and try again")
             }
+            Self::LearnerStalled { member, of: 0, .. } => {
+                write!(f, "{member} was to get a seat and does not answer; nothing was changed; see whether it runs")
+            }
+            Self::LearnerStalled { member, have, of } => write!(
+                f,
+                "{member} was to get a seat and has fetched {have} of the {of} partitions it is to own, and no more for \
+                 a while; nothing was changed; see whether it reaches the owners"
+            ),
             Self::TooFewMembers { replicas } => {
                 write!(f, "fewer than {replicas} members would be left to hold {replicas} copies; add members first")
             }

@@ -18,7 +18,9 @@ pub struct View {
     pub members: BTreeMap<NodeId, Arc<Member>>,
     /// Peers with an open link to this node.
     pub links: BTreeSet<NodeId>,
-    /// While a change is under way: of which epoch, and the partitions that this node has taken over, durably.
+    /// The partitions that this node is to own after the epoch named, if it is told to fetch them before.
+    pub learning: Option<(Epoch, BTreeSet<Partition>)>,
+    /// While a change is under way, or this node learns: of which epoch, and the partitions that this node has taken over, durably.
     pub taken_over: Option<(Epoch, BTreeSet<Partition>)>,
 }
 

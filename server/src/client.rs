@@ -164,9 +164,39 @@ pub(crate) fn change(server: &str, change: &Change) -> Result<(), Failure> {
     }
     let url = format!("{server}/v1/topology/changes");
     let answer = json_of(checked(server, agent().post(&url).send(json!({ "steps": steps }).to_string()))?)?;
-    let begun = answer["epoch"].as_u64().unwrap_or_default();
+    let epoch = answer["epoch"].as_u64().unwrap_or_default();
+    let begun = if answer["outcome"] == "learning" { wait_until_learnt(server)? } else { epoch };
     println!("epoch {begun} was chosen");
     wait_until_settled(server, begun)
+}
+
+/// Waits until the newcomers have fetched what they are to own, and the change begins. Returns its epoch.
+fn wait_until_learnt(server: &str) -> Result<u64, Failure> {
+    let mut told = String::new();
+    loop {
+        let learning = fetch_topology(server)?["learning"].take();
+        if let Some(code) = learning["error"]["code"].as_str() {
+            let message = learning["error"]["message"].as_str().unwrap_or_default();
+            return Err(Failure::new("REFUSED", format!("{code}: {message}")));
+        }
+        if let Some(epoch) = learning["begun"].as_u64() {
+            return Ok(epoch);
+        }
+        let far = |member: &Value| {
+            format!(
+                "{} has fetched {} of {} partitions",
+                member["name"].as_str().unwrap_or_default(),
+                member["have"],
+                member["of"]
+            )
+        };
+        let now = learning["newcomers"].as_array().into_iter().flatten().map(far).collect::<Vec<_>>().join("; ");
+        if now != told {
+            println!("{now}");
+            told = now;
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }
 
 fn wait_until_settled(server: &str, begun: u64) -> Result<(), Failure> {

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use qunlong_core::cluster::ClusterConfig;
 use qunlong_core::lift::Family;
 use qunlong_core::member::{Load, Member};
+use qunlong_core::topology::Followed;
 use qunlong_core::trace::Level;
 use qunlong_core::wire::{self, DecodeError, Side};
 use qunlong_core::{
@@ -77,6 +78,8 @@ pub(crate) struct Snapshot {
     pub(crate) cuts: Vec<NodeId>,
     /// While a change is under way: of how many partitions this node has everything.
     pub(crate) taken_over: usize,
+    /// The last change that was asked for here and had newcomers fetch first.
+    pub(crate) followed: Option<Followed>,
     pub(crate) keys: usize,
     pub(crate) digest: u64,
     pub(crate) dropped: u64,
@@ -480,6 +483,7 @@ impl Driver {
             links: self.hub.peers().collect(),
             cuts: self.hub.cuts(),
             taken_over: view.taken_over.as_ref().map_or(0, |(_, partitions)| partitions.len()),
+            followed: self.node.followed().cloned(),
             keys: self.node.store().len(),
             digest: self.node.store().digest(),
             dropped: self.hub.dropped(),

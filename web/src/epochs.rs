@@ -17,7 +17,7 @@ use qunlong_core::lift::{EventKind, MessageKind};
 use qunlong_core::paxos::Ballot;
 use qunlong_core::placement::{Partition, Placement};
 use qunlong_core::roster::Roster;
-use qunlong_core::topology::Event as TopologyEvent;
+use qunlong_core::topology::{Event as TopologyEvent, Progress};
 use qunlong_core::{Duration, Epoch, Event, NodeId};
 
 /// Events of the history remembered.
@@ -34,6 +34,8 @@ pub struct Epochs {
     history: VecDeque<Event>,
     attempts: VecDeque<Attempt>,
     change: Option<Change>,
+    /// How far newcomers are with what they fetch before a change begins.
+    learning: BTreeMap<NodeId, Progress>,
     /// Which epoch each node has adopted last: what it tells of taking over belongs to that one.
     adopted: BTreeMap<NodeId, Epoch>,
 }
@@ -156,8 +158,14 @@ impl Epochs {
             }
             TopologyEvent::Adopted(config) => {
                 self.adopted.insert(event.node, config.epoch);
+                self.learning.clear();
                 self.adopt(config);
             }
+            TopologyEvent::Learning { newcomers } => {
+                self.learning.clone_from(newcomers);
+                return true;
+            }
+            TopologyEvent::Stalled { .. } => self.learning.clear(),
             TopologyEvent::Bootstrapped(_) | TopologyEvent::Outbid { .. } | TopologyEvent::Autopilot { .. } => (),
             TopologyEvent::RefusedCluster { .. } | TopologyEvent::Unseated { .. } => return false,
         }
@@ -231,6 +239,7 @@ impl Epochs {
             | KvEvent::Minted { .. }
             | KvEvent::Counted { .. }
             | KvEvent::Finished { .. }
+            | KvEvent::Learnt { .. }
             | KvEvent::Collected { .. }
             | KvEvent::Repaired { .. } => return false,
         }
@@ -240,6 +249,12 @@ impl Epochs {
     fn report(&mut self, node: NodeId) -> bool {
         let change = self.change.as_mut().filter(|change| change.end.is_none());
         change.is_some_and(|change| change.reported.insert(node))
+    }
+
+    /// Who fetches what it is to own before a change begins, and how far each is.
+    #[must_use]
+    pub fn learning(&self) -> &BTreeMap<NodeId, Progress> {
+        &self.learning
     }
 
     /// What was told of epochs, newest first.

@@ -1,11 +1,13 @@
 //! Everything the page says, in Chinese and English. A text that one language lacks does not compile.
 
+use std::collections::BTreeMap;
+
 use qunlong_core::config::MembershipConfig;
 use qunlong_core::kv::{Event as KvEvent, OpKind, Phase};
 use qunlong_core::lift::{EventKind, Family};
 use qunlong_core::member::{Class, Durability, Load, Member, State};
 use qunlong_core::membership::Event as MembershipEvent;
-use qunlong_core::topology::{Event as TopologyEvent, Reason, Step};
+use qunlong_core::topology::{Event as TopologyEvent, Progress, Reason, Step};
 use qunlong_core::{Event, NodeId, Refusal};
 
 use crate::epochs::Mark;
@@ -214,6 +216,9 @@ texts! {
     mobile: "手机", "phone";
     drowsy_means: "这个标签页被隐藏，随时可能沉默；那不等于死亡", "The tab is hidden and may fall silent at any time, which does not mean that it is dead";
 
+    learning: "新成员先学习", "Newcomers learn first";
+    learning_lead: "变更开始之前，将成为所有者的成员先取得它们的数据，这样两组都要点头的时间就短。", "Before a change begins, members that are to own fetch their data, so that the time in which both groups must agree is short.";
+
     rumour_title: "流言如何传开", "How a rumour spread";
     rumour_lead: "至少两个节点讲到的最新消息；时间取自各节点自己的时钟。消息也搭乘探测与全量交换，所以可能比预测传得快。", "The newest claim that at least two nodes told of, timed by each node's own clock. Claims also ride on probes and full exchanges, so they may be faster than predicted.";
     rumour_empty: "还没有哪个消息被两个节点讲到。打开或关闭一个标签页，就会有一条流言传开。", "No claim yet that two nodes told of. Open or close a tab, and a rumour will spread.";
@@ -344,6 +349,12 @@ pub fn durability(language: Language, durability: Durability) -> &'static str {
         (Language::English, Durability::Durable) => "durable",
         (Language::English, Durability::Volatile) => "volatile",
     }
+}
+
+/// How far newcomers are.
+fn progress(newcomers: &BTreeMap<NodeId, Progress>, name: &dyn Fn(NodeId) -> String, comma: &str) -> String {
+    let far = |(&node, at): (&NodeId, &Progress)| format!("{} {}/{}", name(node), at.have, at.of);
+    newcomers.iter().map(far).collect::<Vec<_>>().join(comma)
 }
 
 /// How much a member's host has to do.
@@ -484,6 +495,12 @@ pub fn refusal(language: Language, refusal: &Refusal) -> String {
         Refusal::TooFewMembers { replicas } => {
             format!("剩下的成员不足 {replicas} 个，放不下 {replicas} 份副本；请先增加成员")
         }
+        Refusal::LearnerStalled { member, of: 0, .. } => {
+            format!("{member} 将得到席位，却没有应答；什么都没有改变；请确认它在运行")
+        }
+        Refusal::LearnerStalled { member, have, of } => format!(
+            "{member} 将得到席位，在它应有的 {of} 个分区中取得了 {have} 个后停滞；什么都没有改变；请确认它能连到所有者"
+        ),
         Refusal::NoChange => "什么都不会改变".to_owned(),
     };
     format!("{}：{what}", refusal.code())
@@ -605,6 +622,12 @@ fn explain_english(who: &str, kind: &EventKind, name: &impl Fn(NodeId) -> String
                 name(promised.node)
             ),
             TopologyEvent::Chosen { epoch, .. } => format!("{who} has its quorum: epoch {} is chosen", epoch.0),
+            TopologyEvent::Learning { newcomers } => {
+                format!("{who} lets newcomers learn before the change: {}", progress(newcomers, name, ", "))
+            }
+            TopologyEvent::Stalled { member } => {
+                format!("{who} does not begin the change: {} gets no further", name(*member))
+            }
             TopologyEvent::Unseated { .. } => {
                 format!("{who} has lost the storage that its seat was given to, and takes no part")
             }
@@ -635,6 +658,9 @@ fn explain_english(who: &str, kind: &EventKind, name: &impl Fn(NodeId) -> String
             ),
             KvEvent::Fetched { partition, from, bytes } => {
                 format!("{who} fetched {bytes} bytes of partition {} from {}", partition.0, name(*from))
+            }
+            KvEvent::Learnt { partition, have, of } => {
+                format!("{who} has learnt partition {}, {have} of {of}", partition.0)
             }
             KvEvent::TookOver { partition, have, of } => {
                 format!("{who} has taken over partition {}: {have} of {of}", partition.0)
@@ -748,6 +774,10 @@ fn explain_chinese(who: &str, kind: &EventKind, name: &impl Fn(NodeId) -> String
                 promised.counter
             ),
             TopologyEvent::Chosen { epoch, .. } => format!("{who} 达到法定数：纪元 {} 被选定", epoch.0),
+            TopologyEvent::Learning { newcomers } => {
+                format!("{who} 让新成员在变更前学习：{}", progress(newcomers, name, "，"))
+            }
+            TopologyEvent::Stalled { member } => format!("{who} 不开始变更：{} 没有进展", name(*member)),
             TopologyEvent::Unseated { .. } => format!("{who} 丢失了其席位所属的存储，不再参与"),
             TopologyEvent::Autopilot { reason, steps } => {
                 let steps: Vec<String> = steps.iter().map(|wish| step(Language::Chinese, wish, name)).collect();
@@ -776,6 +806,9 @@ fn explain_chinese(who: &str, kind: &EventKind, name: &impl Fn(NodeId) -> String
             ),
             KvEvent::Fetched { partition, from, bytes } => {
                 format!("{who} 从 {} 取得分区 {} 的 {bytes} 字节", name(*from), partition.0)
+            }
+            KvEvent::Learnt { partition, have, of } => {
+                format!("{who} 学到分区 {}，{of} 个中的第 {have} 个", partition.0)
             }
             KvEvent::TookOver { partition, have, of } => {
                 format!("{who} 接管了分区 {}：{have}/{of}", partition.0)

@@ -389,6 +389,7 @@ impl Playback {
             KvEvent::Handed { .. }
             | KvEvent::Collected { .. }
             | KvEvent::Fetched { .. }
+            | KvEvent::Learnt { .. }
             | KvEvent::TookOver { .. }
             | KvEvent::Repaired { .. } => (),
         }
@@ -551,6 +552,7 @@ fn coordinated(event: &Event) -> Option<OpId> {
         KvEvent::Minted { .. }
         | KvEvent::Collected { .. }
         | KvEvent::Fetched { .. }
+        | KvEvent::Learnt { .. }
         | KvEvent::TookOver { .. }
         | KvEvent::Repaired { .. } => None,
     }
@@ -560,7 +562,7 @@ fn coordinated(event: &Event) -> Option<OpId> {
 fn is_one_of_many(kind: &EventKind) -> bool {
     match kind {
         EventKind::Kv(KvEvent::Fetched { .. }) => true,
-        EventKind::Kv(KvEvent::TookOver { have, of, .. }) => have != of,
+        EventKind::Kv(KvEvent::TookOver { have, of, .. } | KvEvent::Learnt { have, of, .. }) => have != of,
         _ => false,
     }
 }

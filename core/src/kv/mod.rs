@@ -38,6 +38,7 @@
 
 mod collect;
 mod coordinator;
+mod learnt;
 mod refusals;
 mod repair;
 mod replica;
@@ -419,6 +420,15 @@ pub enum Event {
         /// How much.
         bytes: u64,
     },
+    /// A learner has what one owner has of a partition.
+    Learnt {
+        /// Which.
+        partition: Partition,
+        /// How many it has now.
+        have: u16,
+        /// How many it has to learn in all.
+        of: u16,
+    },
     /// An owner to come has everything of a partition.
     TookOver {
         /// Which.
@@ -549,6 +559,7 @@ impl Protocol for Kv {
 
     fn on_view(&mut self, cx: &mut Ctx<'_>, fx: &mut Effects<Self>) {
         self.enter(cx, fx);
+        self.transfer.learn(&mut self.store, cx, fx);
     }
 
     fn restore(&mut self, record: Record) {
@@ -583,6 +594,7 @@ impl core::fmt::Display for Event {
             Self::Fetched { partition, from, bytes } => {
                 write!(f, "fetched {bytes} bytes of partition {} from {from}", partition.0)
             }
+            Self::Learnt { partition, have, of } => write!(f, "has learnt partition {}, {have} of {of}", partition.0),
             Self::TookOver { partition, have, of } => {
                 write!(f, "has taken over partition {}, {have} of {of}", partition.0)
             }

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::ops::Bound;
 
 use super::Record;
+use super::transfer::Range;
 use crate::bytes::Bytes;
 use crate::hash::hash_of;
 use crate::id::{NodeId, Round};
@@ -196,16 +197,25 @@ impl Store {
         left.keys.into_keys().collect()
     }
 
-    /// The keys of a partition behind `after`, with what is held of them.
-    pub(super) fn partition(
-        &self,
-        partition: Partition,
-        after: Option<&Bytes>,
-    ) -> impl Iterator<Item = (&Bytes, &Versions)> {
-        let from = behind(after);
-        self.shards.get(&partition).into_iter().flat_map(move |shard| {
-            shard.keys.range((from.clone(), Bound::Unbounded)).map(|(key, entry)| (key, &entry.versions))
-        })
+    /// The keys of a range, with what is held of them.
+    pub(super) fn partition(&self, partition: Partition, range: &Range) -> impl Iterator<Item = (&Bytes, &Versions)> {
+        self.entries(partition, range).map(|(key, entry)| (key, &entry.versions))
+    }
+
+    /// The digest of what is held of a range.
+    pub(super) fn digest_of_range(&self, partition: Partition, range: &Range) -> u64 {
+        match range {
+            Range { after: None, upto: None } => self.digest_of(partition),
+            _ => self.entries(partition, range).fold(0, |all, (_, entry)| all ^ entry.digest),
+        }
+    }
+
+    fn entries(&self, partition: Partition, Range { after, upto }: &Range) -> impl Iterator<Item = (&Bytes, &Entry)> {
+        let bounds = (behind(after.as_ref()), upto.clone().map_or(Bound::Unbounded, Bound::Included));
+        // A range that ends before it begins holds nothing.
+        let is_sound = upto.is_none() || after < upto;
+        let shard = self.shards.get(&partition).filter(|_| is_sound);
+        shard.into_iter().flat_map(move |shard| shard.keys.range(bounds.clone()))
     }
 
     /// What is to be kept of a partition besides its keys.
@@ -243,7 +253,7 @@ impl Store {
 
 impl Shard {
     fn put(&mut self, key: Bytes, versions: Versions, now: Instant) {
-        let digest = hash_of(&(&key, &versions));
+        let digest = digest(&key, &versions);
         self.digest ^= digest;
         if versions.is_deleted() {
             self.deleted.entry(key.clone()).or_insert(now);
@@ -265,6 +275,11 @@ impl Shard {
     fn holds_delete(&self, key: &Bytes, digest: u64) -> bool {
         self.deleted.contains_key(key) && self.keys.get(key).is_some_and(|entry| entry.digest == digest)
     }
+}
+
+/// The digest of one key with what is held of it.
+pub(super) fn digest(key: &Bytes, versions: &Versions) -> u64 {
+    hash_of(&(key, versions))
 }
 
 fn behind(after: Option<&Bytes>) -> Bound<Bytes> {

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   N, owner in B of a partition that moves                           O, owner in A of it
-//!     N ── Pull(epoch e+1, partition, what N holds: round and digest) ──▶ O
-//!     N ◀── Page(epoch e+1, round, some keys with all that O knows of them, where to go on) ── O    … until the last
+//!     N ── Pull(epoch e+1, partition, a range of keys, the digest of what N has of it) ──▶ O
+//!     N ◀── Page(epoch e+1, round, some keys with all that O knows of them, or: the same) ── O       … until the last
 //!   done with a majority of the owners in A, itself counted where it is one: N *has taken over* the partition
 //! ```
 //!
@@ -21,6 +21,10 @@
 //! dot claims that its owner has seen all dots that it minted before, and it may have forgotten some that stand. Where
 //! the change was completed without it, it takes over from a majority of its fellows all the same.
 //!
+//! **Learning.** A member that is to get a seat is told so before the change begins (`topology::learners`) and fetches
+//! the same partitions then, of each from one owner. It keeps the pages apart from what it stores (`learnt.rs`). While it
+//! takes over it says which pages it has; where O holds just that, O says so, and the page is merged as if O had sent it.
+//!
 //! Few partitions are fetched at once, a page at a time: what clients ask for goes on beside it.
 //!
 //! **Dropping.** Who is no owner of a partition drops what it holds of it when it adopts the epoch in which that is so
@@ -34,6 +38,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use super::learnt::Learnt;
 use super::replica::is_acceptable;
 use super::{Event, Kv, Record, Store, Timer};
 use crate::bytes::Bytes;
@@ -59,12 +64,12 @@ pub enum Msg {
         epoch: Epoch,
         /// Which.
         partition: Partition,
-        /// What the sender holds: if it is the same, nothing needs to be sent.
+        /// Which keys of it.
+        range: Range,
+        /// What the sender has of them: if it is the same, nothing needs to be sent.
         round: Round,
-        /// Its digest.
-        digest: u64,
-        /// Only keys behind this one.
-        after: Option<Bytes>,
+        /// Its digest; `None` if it knows nothing of these keys.
+        digest: Option<u64>,
     },
     /// This.
     Page {
@@ -75,10 +80,31 @@ pub enum Msg {
         /// The sender's round.
         round: Round,
         /// As asked.
-        after: Option<Bytes>,
+        range: Range,
+        /// What the sender holds of these keys.
+        content: Content,
+    },
+}
+
+/// Keys of a partition, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Range {
+    /// Only those behind this one.
+    pub after: Option<Bytes>,
+    /// Only those up to this one.
+    pub upto: Option<Bytes>,
+}
+
+/// What a page says.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Content {
+    /// I hold just what you have.
+    Same,
+    /// This.
+    Entries {
         /// Keys in order with all that the sender knows of them.
         entries: Vec<(Bytes, Versions)>,
-        /// Whether the page ends the partition.
+        /// Whether there are no more in this range.
         complete: bool,
     },
 }
@@ -90,13 +116,17 @@ pub(super) struct Transfer {
     waiting: Vec<Partition>,
     running: BTreeMap<Partition, Pull>,
     done: BTreeSet<Partition>,
+    /// What this node was told to learn in this epoch.
+    learning: BTreeSet<Partition>,
+    /// What it has learnt, in this epoch or for the change that began with it.
+    learnt: Learnt,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Pull {
-    /// Who is asked now, and from where on.
-    from: NodeId,
-    after: Option<Bytes>,
+pub(super) struct Pull {
+    /// Who is asked now, and for what.
+    pub(super) from: NodeId,
+    pub(super) range: Range,
     /// Owners of whom all pages have come.
     heard: BTreeSet<NodeId>,
     /// How often nobody answered.
@@ -113,7 +143,10 @@ impl Transfer {
 
     /// Begins with the epoch in force, if it gives this node something to take over.
     pub(super) fn begin(&mut self, store: &mut Store, cx: &mut Ctx<'_>, fx: &mut Effects<Kv>) {
-        *self = Self { epoch: cx.view.epoch(), ..Self::default() };
+        let epoch = cx.view.epoch();
+        let learnt = core::mem::take(&mut self.learnt);
+        let learnt = if self.epoch.next() == epoch { learnt } else { Learnt::default() };
+        *self = Self { epoch, learnt, ..Self::default() };
         fx.disarm(Timer::Transfer);
         let Some(chosen) = &cx.view.chosen else { return };
         let mine = |partition: &Partition| {
@@ -131,6 +164,18 @@ impl Transfer {
         }
     }
 
+    /// Fetches what this node is to own later, if it is told to.
+    pub(super) fn learn(&mut self, store: &mut Store, cx: &mut Ctx<'_>, fx: &mut Effects<Kv>) {
+        let Some((epoch, wanted)) = &cx.view.learning else { return };
+        if *epoch != self.epoch || *epoch != cx.view.epoch() || *wanted == self.learning {
+            return;
+        }
+        *self = Self { epoch: self.epoch, learning: wanted.clone(), ..Self::default() };
+        self.waiting = wanted.iter().copied().collect();
+        fx.arm(RETRY, Timer::Transfer);
+        self.go_on(store, cx, fx);
+    }
+
     /// Begins with more partitions while few are under way.
     fn go_on(&mut self, store: &mut Store, cx: &Ctx<'_>, fx: &mut Effects<Kv>) {
         while self.running.len() < limits::TRANSFERS {
@@ -141,7 +186,7 @@ impl Transfer {
             if owners.current.contains(&cx.me) {
                 heard.insert(cx.me);
             }
-            let pull = Pull { from: cx.me, after: None, heard, silences: 0, moved: false };
+            let pull = Pull { from: cx.me, range: Range::default(), heard, silences: 0, moved: false };
             self.running.insert(partition, pull);
             self.ask_next(store, cx, partition, owners, fx);
         }
@@ -162,9 +207,13 @@ impl Transfer {
     ) {
         let Some(pull) = self.running.get_mut(&partition) else { return };
         let sources = if planted(Mutant::FenceOnWrongSet) { owners.next.unwrap_or_default() } else { owners.current };
-        let needed = if planted(Mutant::TransferFromOne) { 1 } else { usize::from(majority(sources.len() as u8)) };
+        let one = self.learning.contains(&partition) || planted(Mutant::TransferFromOne);
+        let needed = if one { 1 } else { usize::from(majority(sources.len() as u8)) };
         if pull.heard.len() >= needed {
             self.running.remove(&partition);
+            if !self.learning.contains(&partition) {
+                self.learnt.drop(partition);
+            }
             if store.lacks(partition) {
                 store.set_lacking(partition, false);
                 fx.persist(store.partition_record(partition));
@@ -172,14 +221,19 @@ impl Transfer {
             self.done.insert(partition);
             let (have, of) =
                 (self.done.len() as u16, (self.done.len() + self.running.len() + self.waiting.len()) as u16);
-            fx.trace(|| Event::TookOver { partition, have, of });
+            let learns = self.learning.contains(&partition);
+            let taken = Event::TookOver { partition, have, of };
+            fx.trace(|| if learns { Event::Learnt { partition, have, of } } else { taken });
             return;
         }
         let mut silent: Vec<NodeId> = sources.iter().copied().filter(|owner| !pull.heard.contains(owner)).collect();
         silent.sort_by_key(|&owner| !cx.view.seems_alive(owner));
         let Some(&from) = silent.get(pull.silences % silent.len().max(1)) else { return };
-        (pull.from, pull.after) = (from, None);
-        ask(store, cx, partition, pull, fx);
+        pull.from = from;
+        if self.learning.contains(&partition) {
+            self.learnt.drop(partition);
+        }
+        self.learnt.ask(store, cx, partition, pull, None, fx);
     }
 
     /// Whoever has been silent is asked again, or somebody else is.
@@ -202,12 +256,11 @@ impl Transfer {
 
     pub(super) fn on_message(&mut self, store: &mut Store, cx: &Ctx<'_>, from: NodeId, msg: Msg, fx: &mut Effects<Kv>) {
         match msg {
-            Msg::Pull { epoch, partition, round, digest, after } => {
-                hand_over(store, cx, from, (epoch, partition), (round, digest, after), fx);
+            Msg::Pull { epoch, partition, range, round, digest } => {
+                hand_over(store, cx, from, (epoch, partition), range, (round, digest), fx);
             }
-            Msg::Page { epoch, partition, round, after, entries, complete } => {
-                let page = (after, entries, complete);
-                self.on_page(store, cx, from, (epoch, partition, round), page, fx);
+            Msg::Page { epoch, partition, round, range, content } => {
+                self.on_page(store, cx, from, (epoch, partition, round), range, content, fx);
             }
         }
     }
@@ -218,52 +271,52 @@ impl Transfer {
         cx: &Ctx<'_>,
         from: NodeId,
         (epoch, partition, round): (Epoch, Partition, Round),
-        (after, entries, complete): (Option<Bytes>, Vec<(Bytes, Versions)>, bool),
+        range: Range,
+        content: Content,
         fx: &mut Effects<Kv>,
     ) {
         let Some(chosen) = cx.view.chosen.as_ref().filter(|chosen| chosen.config.epoch == epoch) else { return };
         let Some(pull) = self.running.get_mut(&partition) else { return };
-        if epoch != self.epoch || pull.from != from || pull.after != after {
+        if epoch != self.epoch || pull.from != from || pull.range != range {
             return;
         }
+        let learns = self.learning.contains(&partition);
         // An owner that joins has nothing from before, so it has nothing to forget: it takes the round as it is.
-        if round > store.round(partition) && !chosen.owners(partition).current.contains(&cx.me) {
+        if round > store.round(partition) && !chosen.owners(partition).current.contains(&cx.me) && !learns {
             store.set_round(partition, round);
             fx.persist(store.partition_record(partition));
         }
+        let is_news = content != Content::Same;
+        let (entries, complete) = match content {
+            Content::Same => (self.learnt.take(partition, &range), true),
+            Content::Entries { entries, complete } => (entries, complete),
+        };
+        let fits =
+            |(key, versions): &(Bytes, Versions)| Partition::of(key) == partition && is_acceptable(key, versions);
+        let entries: Vec<(Bytes, Versions)> = entries.into_iter().filter(fits).collect();
         let last = entries.last().map(|(key, _)| key.clone());
-        let mut bytes = 0;
-        for (key, versions) in entries {
-            if Partition::of(&key) != partition || !is_acceptable(&key, &versions) {
-                continue;
-            }
-            bytes += (key.len() + versions.weight()) as u64;
-            store.take_in(cx, key, &versions, Mutant::RepairReplaces, fx);
-        }
-        if bytes > 0 {
+        let bytes: u64 = entries.iter().map(|(key, versions)| (key.len() + versions.weight()) as u64).sum();
+        if bytes > 0 && is_news {
             fx.trace(|| Event::Fetched { partition, from, bytes });
         }
-        pull.moved = true;
-        match last.filter(|_| !complete) {
-            Some(last) => {
-                pull.after = Some(last);
-                ask(store, cx, partition, pull, fx);
-            }
-            None => {
-                pull.heard.insert(from);
-                pull.silences = 0;
-                self.ask_next(store, cx, partition, chosen.owners(partition), fx);
-                self.go_on(store, cx, fx);
+        let go_on = if complete { range.upto.clone() } else { last };
+        if learns {
+            let upto = if complete { range.upto } else { go_on.clone() };
+            self.learnt.keep(partition, round, Range { after: range.after, upto }, entries);
+        } else {
+            for (key, versions) in entries {
+                store.take_in(cx, key, &versions, Mutant::RepairReplaces, fx);
             }
         }
+        pull.moved = true;
+        if go_on.is_some() {
+            return self.learnt.ask(store, cx, partition, pull, go_on, fx);
+        }
+        pull.heard.insert(from);
+        pull.silences = 0;
+        self.ask_next(store, cx, partition, chosen.owners(partition), fx);
+        self.go_on(store, cx, fx);
     }
-}
-
-fn ask(store: &Store, cx: &Ctx<'_>, partition: Partition, pull: &Pull, fx: &mut Effects<Kv>) {
-    let (epoch, after) = (cx.view.epoch(), pull.after.clone());
-    let (round, digest) = (store.round(partition), store.digest_of(partition));
-    // A question; that this node is in this epoch is durable before the answer counts.
-    fx.send(pull.from, super::Msg::Transfer(Msg::Pull { epoch, partition, round, digest, after }));
 }
 
 /// An owner's side: a page of what it holds, if it is in the very epoch it is asked from.
@@ -272,7 +325,8 @@ fn hand_over(
     cx: &Ctx<'_>,
     to: NodeId,
     (epoch, partition): (Epoch, Partition),
-    (round, digest, after): (Round, u64, Option<Bytes>),
+    range: Range,
+    (round, digest): (Round, Option<u64>),
     fx: &mut Effects<Kv>,
 ) {
     let Some(chosen) = &cx.view.chosen else { return };
@@ -282,12 +336,18 @@ fn hand_over(
         return;
     }
     let mine = store.round(partition);
-    if after.is_none() && round == mine && digest == store.digest_of(partition) {
-        let page = Msg::Page { epoch, partition, round: mine, after, entries: Vec::new(), complete: true };
-        return fx.send(to, super::Msg::Transfer(page));
-    }
+    let content = if round == mine && digest == Some(store.digest_of_range(partition, &range)) {
+        Content::Same
+    } else {
+        page(store, partition, &range)
+    };
+    fx.send(to, super::Msg::Transfer(Msg::Page { epoch, partition, round: mine, range, content }));
+}
+
+/// As much of a range as one answer may hold.
+fn page(store: &Store, partition: Partition, range: &Range) -> Content {
     let (mut entries, mut complete, mut weight) = (Vec::new(), true, 0);
-    for (key, versions) in store.partition(partition, after.as_ref()) {
+    for (key, versions) in store.partition(partition, range) {
         weight += key.len() + versions.weight();
         if !entries.is_empty() && (weight > limits::TRANSFER_BYTES || entries.len() >= limits::REPAIR_KEYS) {
             complete = false;
@@ -295,7 +355,7 @@ fn hand_over(
         }
         entries.push((key.clone(), versions.clone()));
     }
-    fx.send(to, super::Msg::Transfer(Msg::Page { epoch, partition, round: mine, after, entries, complete }));
+    Content::Entries { entries, complete }
 }
 
 /// The epoch has changed: drops what this node does not own in it, and what it cannot have owned all the time.

@@ -5,7 +5,7 @@
 //! A plan is also text, one step a line, so that a failing run can be shrunk, read, and kept as a test:
 //!
 //! ```text
-//!   seed 17 / servers 6 / owners 4 / tabs 2 / tabs keep / autopilot / delay 60ms / sync 20ms / reorder / bytes / collect 6s / repair 1s
+//!   seed 17 / servers 6 / owners 4 / tabs 2 / tabs keep / autopilot / learn / delay 60ms / sync 20ms / reorder / bytes / collect 6s / repair 1s
 //!   1204ms put 2 k3 #5 plain            at place 2, key k3, write 5: supersedes what is there
 //!   1300ms delete 0 k3 #6 new           supersedes nothing
 //!   1301ms put 0 k3 #7 seen 1           supersedes what client 1 last saw of the key
@@ -50,6 +50,8 @@ pub struct World {
     pub tabs: u8,
     /// Whether voters change the configuration by themselves, and soon.
     pub autopilot: bool,
+    /// Whether members that are to own learn before a change begins.
+    pub learn: bool,
     /// Whether tabs may own data too: where none of them loses its storage.
     pub tabs_keep: bool,
     /// Messages take less than this.
@@ -244,6 +246,7 @@ impl Drawer {
             servers,
             owners: servers,
             autopilot: false,
+            learn: false,
             tabs_keep: false,
             tabs: rng.below(3) as u8,
             delay: if rng.chance(500) { Duration::millis(5 + rng.below(60)) } else { Duration::millis(2) },
@@ -283,6 +286,7 @@ impl Drawer {
             world.owners += rng.below(2) as u8;
             world.servers = world.owners + 1 + rng.below(2) as u8;
             world.autopilot = rng.chance(500);
+            world.learn = rng.chance(500);
             world.tabs_keep = !troubles.contains(&"wipe");
         }
         Self {
@@ -669,6 +673,9 @@ impl fmt::Display for World {
         if self.autopilot {
             writeln!(f, "autopilot")?;
         }
+        if self.learn {
+            writeln!(f, "learn")?;
+        }
         if self.tabs_keep {
             writeln!(f, "tabs keep")?;
         }
@@ -785,6 +792,7 @@ impl FromStr for Plan {
             servers: 3,
             owners: 0,
             autopilot: false,
+            learn: false,
             tabs_keep: false,
             tabs: 0,
             delay: Duration::millis(2),
@@ -823,6 +831,7 @@ impl Plan {
             ["owners", n] => world.owners = n.parse().ok()?,
             ["tabs", "keep"] => world.tabs_keep = true,
             ["autopilot"] => world.autopilot = true,
+            ["learn"] => world.learn = true,
             ["tabs", n] => world.tabs = n.parse().ok().filter(|&n| n <= PLACES_MAX / 2)?,
             ["delay", span] => world.delay = millis(span)?,
             ["sync", span] => world.sync = millis(span)?,

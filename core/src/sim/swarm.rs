@@ -88,7 +88,7 @@ pub struct Report {
 }
 
 /// Everything that a long run must have reached at least once.
-pub const REACHED: [&str; 34] = [
+pub const REACHED: [&str; 36] = [
     "acknowledged",
     "unknown",
     "refused",
@@ -123,6 +123,8 @@ pub const REACHED: [&str; 34] = [
     "partition taken over",
     "unseated",
     "autopilot",
+    "learning",
+    "learner stalled",
 ];
 
 /// Runs the steps until they end or the nodes have handled `inputs`, then lets the cluster heal, and judges. `watch`
@@ -223,6 +225,7 @@ impl<'w> Run<'w> {
                 promote_after: Duration::secs(3),
                 replace_after: Duration::secs(10),
                 give_up_after: Duration::secs(20),
+                learn_first: world.learn,
             };
             if let Some(bootstrap) = &mut config.bootstrap {
                 bootstrap.owners = world.owners;
@@ -511,7 +514,7 @@ impl<'w> Run<'w> {
                     let writes = versions.siblings().iter().map(|sibling| sibling.write).collect();
                     self.sessions.insert((client, key), Seen { context: versions.to_context(), writes });
                 }
-                (Asked::Change, Ok(Outcome::Topology(topology::Outcome::Begun { .. }))) => (),
+                (Asked::Change, Ok(Outcome::Topology(_))) => (),
                 (Asked::Change, Err(refusal)) if refusal.is_definite() => self.reach("change refused"),
                 (asked, Err(refusal)) if refusal.is_definite() => {
                     self.reach("refused");
@@ -542,6 +545,8 @@ impl<'w> Run<'w> {
             EventKind::Topology(topology::Event::Proposed { inherited: true, .. }) => "another's value taken over",
             EventKind::Topology(topology::Event::Unseated { .. }) => "unseated",
             EventKind::Topology(topology::Event::Autopilot { .. }) => "autopilot",
+            EventKind::Topology(topology::Event::Learning { .. }) => "learning",
+            EventKind::Topology(topology::Event::Stalled { .. }) => "learner stalled",
             EventKind::Membership(membership::Event::Refuted { .. }) => "refuted",
             EventKind::Membership(membership::Event::Changed(member)) if member.state == State::Suspect => "suspected",
             EventKind::Membership(membership::Event::Changed(member)) if member.state == State::Dead => "declared dead",

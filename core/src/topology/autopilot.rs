@@ -290,7 +290,8 @@ impl Topology {
     pub(super) fn steer(&mut self, cx: &mut Ctx<'_>, fx: &mut Effects<Self>) {
         let Some(config) = self.chosen.clone() else { return };
         self.autopilot.enter(cx, fx);
-        if !self.is_my_turn(cx) || self.register.is_proposing() || !cx.is_seated() {
+        let busy = self.register.is_proposing() || self.is_preparing(cx);
+        if !self.is_my_turn(cx) || busy || !cx.is_seated() {
             return;
         }
         let Some((reason, steps)) = self.autopilot.decide(cx, &config, self.chosen_at) else { return };

@@ -10,6 +10,7 @@
 //!
 //! ```text
 //!   epoch e      {A}        voter: Prepare ──▶ voters of A ── Promise ──▶ Accept {A, next: B} ──▶ Accepted: chosen
+//!                           before that, newcomers in B fetch what is to be theirs (`learners`)
 //!   epoch e+1    {A, B}     every quorum is one of A and one of B; owners in B take over what is theirs from a
 //!                           majority of the owners in A (`kv`), and tell the voters: Ready
 //!                           once a majority of the owners in B of each partition is: Accept {B}, in A and in B
@@ -34,6 +35,7 @@
 
 mod autopilot;
 mod change;
+mod learners;
 mod register;
 
 use alloc::boxed::Box;
@@ -56,6 +58,8 @@ use crate::time::{Duration, Instant};
 use autopilot::Autopilot;
 pub use autopilot::{Reason, spare_servers};
 pub use change::{Step, choose_voters, seat_of};
+use learners::Learning;
+pub use learners::{Followed, Progress};
 use register::Register;
 
 /// A node without an epoch asks this often.
@@ -82,6 +86,14 @@ pub struct Topology {
     /// Those who said that they know no epoch, with the seats they asked for; counted by a bootstrapper only.
     without_epoch: BTreeMap<NodeId, Seat>,
     register: Register,
+    /// A change that waits for its newcomers to learn.
+    learning: Option<Learning>,
+    /// The roster in which this node is to have a seat, for which it learns.
+    taught: Option<Roster>,
+    /// Another voter that has newcomers learn, and when it last said so.
+    preparing: Option<(NodeId, Instant)>,
+    /// The last change that a client asked for here and that had newcomers learn.
+    followed: Option<Followed>,
     /// What owners of the change under way have taken over, and when they said so last.
     reports: BTreeMap<NodeId, Report>,
     /// Changes that clients of this node wait for.
@@ -157,6 +169,29 @@ pub enum Msg {
         /// The partitions.
         partitions: Vec<Partition>,
     },
+    /// You are to have a seat in this roster: fetch what will be yours. How far are you?
+    Learn {
+        /// See [`Msg`].
+        epoch: Epoch,
+        /// Who is to own and vote.
+        roster: Box<Roster>,
+    },
+    /// So far.
+    Learnt {
+        /// See [`Msg`].
+        epoch: Epoch,
+        /// How far.
+        progress: Progress,
+    },
+    /// A change, which your client asked for or in which you vote, waits for these newcomers.
+    Learning {
+        /// The request.
+        op: OpId,
+        /// See [`Msg`].
+        epoch: Epoch,
+        /// How far each is.
+        newcomers: BTreeMap<NodeId, Progress>,
+    },
     /// A client of mine asks for a change; you vote.
     Change {
         /// Names the request.
@@ -184,6 +219,8 @@ pub enum Timer {
     Look,
     /// See what the cluster needs.
     Autopilot,
+    /// See how far the newcomers are.
+    Learn,
     /// A client has waited long enough.
     Deadline(u64),
 }
@@ -214,6 +251,13 @@ pub enum Outcome {
     Begun {
         /// The epoch that was chosen.
         epoch: Epoch,
+    },
+    /// It begins once these members have fetched what they are to own; see [`Topology::followed`].
+    Learning {
+        /// The epoch in force.
+        epoch: Epoch,
+        /// Who.
+        newcomers: Vec<NodeId>,
     },
 }
 
@@ -287,6 +331,16 @@ pub enum Event {
         /// In which epoch.
         epoch: Epoch,
     },
+    /// A change waits for its newcomers to fetch what they are to own.
+    Learning {
+        /// How far each is.
+        newcomers: BTreeMap<NodeId, Progress>,
+    },
+    /// The change does not begin, because of a newcomer that gets no further.
+    Stalled {
+        /// Who.
+        member: NodeId,
+    },
     /// The autopilot wants a change, and why.
     Autopilot {
         /// Why.
@@ -297,6 +351,11 @@ pub enum Event {
 }
 
 impl Topology {
+    /// The last change that a client asked for at this node and that had newcomers learn.
+    pub(crate) fn followed(&self) -> Option<&Followed> {
+        self.followed.as_ref()
+    }
+
     /// Takes over a chosen configuration: it is in force once this node's own word of it has passed the gate.
     fn adopt(&mut self, cx: &mut Ctx<'_>, config: ClusterConfig, fx: &mut Effects<Self>) {
         if self.adopting.as_ref().is_some_and(|adopting| config.epoch <= adopting.epoch) {
@@ -321,6 +380,8 @@ impl Topology {
         self.chosen = Some(config.clone());
         self.chosen_at = cx.now.mono;
         self.settle_proposal(&config, fx);
+        self.stop_learning(&Refusal::ConfigChangeInProgress { epoch: config.epoch }, fx);
+        (self.taught, self.preparing) = (None, None);
         if config.next.is_some() && config.seats(cx.me) {
             fx.arm(LOOK_INTERVAL, Timer::Look);
         } else {
@@ -469,7 +530,11 @@ impl Topology {
 
     /// A client of this node, or of another, asks for a change.
     fn on_change(&mut self, cx: &mut Ctx<'_>, op: OpId, steps: &[Step], fx: &mut Effects<Self>) {
+        if steps == [Step::GiveUp] && self.give_up_learning(cx, op, fx) {
+            return;
+        }
         match self.plan(cx, steps) {
+            Ok(wanted) if wanted.next.is_some() => self.learn_first(cx, wanted, op, fx),
             Ok(wanted) => self.propose(cx, wanted, alloc::vec![op], fx),
             // Nothing was proposed.
             Err(refusal) => fx.send_now(op.node, Msg::Changed { op, result: Err(refusal) }),
@@ -485,7 +550,7 @@ impl Topology {
         if steps == [Step::GiveUp] {
             return config.abort().ok_or(Refusal::NoChange);
         }
-        if config.next.is_some() || self.register.is_proposing() {
+        if config.next.is_some() || self.register.is_proposing() || self.is_preparing(cx) {
             return Err(Refusal::ConfigChangeInProgress { epoch: config.epoch });
         }
         let next = change::apply(config, steps, cx.view)?;
@@ -510,6 +575,8 @@ impl Topology {
         if let Some(id) = self.asked.remove(&op.seq) {
             fx.disarm(Timer::Deadline(op.seq));
             fx.finish(id, result.map(|epoch| Outcome::Begun { epoch }));
+        } else if let Some(followed) = self.followed.as_mut().filter(|followed| followed.op == op) {
+            followed.ended = Some(result);
         }
     }
 }
@@ -567,6 +634,9 @@ impl Protocol for Topology {
                 self.reports.insert(from, report);
             }
             (Msg::Ready { .. }, _) => (),
+            (Msg::Learn { epoch, roster }, _) => self.on_learn(cx, from, epoch, &roster, fx),
+            (Msg::Learnt { epoch, progress }, _) => self.on_learnt(cx, from, epoch, progress, fx),
+            (Msg::Learning { op, epoch, newcomers }, _) => self.on_learning(cx, from, op, epoch, newcomers, fx),
             (Msg::Change { op, steps }, _) => self.on_change(cx, op, &steps, fx),
             (Msg::Changed { op, result }, _) => self.on_changed(cx, op, result, fx),
         }
@@ -582,6 +652,7 @@ impl Protocol for Topology {
             }
             Timer::Retry => self.retry(cx, fx),
             Timer::Look => self.look(cx, fx),
+            Timer::Learn => self.ask_learners(cx, fx),
             Timer::Autopilot => self.steer(cx, fx),
             Timer::Deadline(seq) => {
                 if let Some(id) = self.asked.remove(&seq) {
@@ -688,6 +759,11 @@ impl core::fmt::Display for Event {
             Self::Unseated { epoch } => {
                 write!(f, "has a seat in epoch {} that belongs to a storage it has lost", epoch.0)
             }
+            Self::Learning { newcomers } => {
+                f.write_str("waits until those who are to own have fetched:")?;
+                newcomers.iter().try_for_each(|(node, Progress { have, of })| write!(f, " {node} {have}/{of}"))
+            }
+            Self::Stalled { member } => write!(f, "does not begin the change: {member} gets no further"),
             Self::Autopilot { reason, steps } => {
                 write!(f, "wants a change because {reason}:")?;
                 steps.iter().try_for_each(|step| write!(f, " {step}"))

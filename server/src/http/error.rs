@@ -31,6 +31,7 @@ pub(super) fn refused(refusal: &Refusal) -> Response {
         Refusal::TooManySiblings
         | Refusal::ConfigChangeInProgress { .. }
         | Refusal::TooFewMembers { .. }
+        | Refusal::LearnerStalled { .. }
         | Refusal::NoChange => StatusCode::CONFLICT,
         Refusal::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
         Refusal::Overloaded => StatusCode::TOO_MANY_REQUESTS,

@@ -11,7 +11,7 @@ use qunlong_core::cluster::ClusterConfig;
 use qunlong_core::member::State as MemberState;
 use qunlong_core::placement::{Partition, Placement};
 use qunlong_core::roster::Roster;
-use qunlong_core::topology::{Op, Outcome, Step, spare_servers};
+use qunlong_core::topology::{Followed, Op, Outcome, Step, spare_servers};
 use qunlong_core::{NodeId, Outcome as AnyOutcome, Refusal};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -47,8 +47,27 @@ pub(super) async fn show(State(app): State<App>) -> Result<Json<Value>, Response
         "servers_that_may_still_fail": spare(&snapshot, config),
         "volatile": config.current.is_tabs_alone(),
         "seats": seats.collect::<Vec<_>>(),
+        "learning": snapshot.followed.as_ref().map(|followed| learning(&snapshot, followed)),
         "change": config.next.as_ref().map(|next| change(&snapshot, config, next)),
     })))
+}
+
+/// A change that was asked for here and has newcomers fetch what they are to own: how far each is, and how it ended.
+fn learning(snapshot: &Snapshot, followed: &Followed) -> Value {
+    let newcomers = followed.newcomers.iter().map(|(&node, progress)| {
+        json!({ "id": node, "name": name(snapshot, node), "have": progress.have, "of": progress.of })
+    });
+    let refusal = match &followed.ended {
+        Some(Err(refusal)) => Some(json!({ "code": refusal.code(), "message": refusal.to_string() })),
+        _ => None,
+    };
+    json!({
+        "epoch": followed.epoch,
+        "newcomers": newcomers.collect::<Vec<_>>(),
+        "ended": followed.ended.is_some(),
+        "begun": followed.ended.as_ref().and_then(|ended| ended.as_ref().ok()),
+        "error": refusal,
+    })
 }
 
 /// The change under way: who comes, who goes, how much moves, and how much of it this node has.
@@ -124,6 +143,10 @@ pub(super) async fn change_it(State(app): State<App>, body: Bytes) -> Response {
     match app.node.commands.request(Op::Change { steps }.into()).await {
         Ok(AnyOutcome::Topology(Outcome::Begun { epoch })) => {
             Json(json!({ "outcome": "done", "epoch": epoch })).into_response()
+        }
+        Ok(AnyOutcome::Topology(Outcome::Learning { epoch, newcomers })) => {
+            let answer = Json(json!({ "outcome": "learning", "epoch": epoch, "newcomers": newcomers }));
+            (StatusCode::ACCEPTED, answer).into_response()
         }
         Ok(_) => error(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", "an answer to another question"),
         Err(refusal) => refused(&refusal),

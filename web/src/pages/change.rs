@@ -16,6 +16,37 @@ const ROW: usize = 92;
 /// Left of the discs the row says whose it is.
 const MARGIN: usize = 110;
 
+/// Who fetches what it is to own before a change begins.
+#[function_component]
+pub fn LearningPanel(screen: &Screen) -> Html {
+    let texts = screen.texts();
+    let world = screen.cluster.read();
+    let learning = world.playback.epochs().learning();
+    if learning.is_empty() {
+        return Html::default();
+    }
+    let rows = world.by_name(learning.keys().copied()).into_iter().map(|node| {
+        let progress = learning.get(&node).copied().unwrap_or_default();
+        html! {
+            <tr key={node.to_string()}>
+                <td>{ badge(&world, node) }</td>
+                <td><progress max={progress.of.max(1).to_string()} value={progress.have.to_string()} aria-label={texts.learning} /></td>
+                <td class="number">{ format!("{} / {}", progress.have, progress.of) }</td>
+            </tr>
+        }
+    });
+    html! {
+        <section class="card">
+            <h2>{ texts.learning }</h2>
+            <p class="note">{ texts.learning_lead }</p>
+            <table class="data">
+                <thead><tr><th colspan="2">{ texts.name }</th><th class="number">{ texts.partitions }</th></tr></thead>
+                <tbody>{ for rows }</tbody>
+            </table>
+        </section>
+    }
+}
+
 /// The change, as long as this page has seen any.
 #[function_component]
 pub fn ChangePanel(screen: &Screen) -> Html {

@@ -6,7 +6,7 @@ use qunlong_core::roster::{Roster, Seat};
 use yew::prelude::*;
 
 use super::board::Board;
-use super::change::ChangePanel;
+use super::change::{ChangePanel, LearningPanel};
 use crate::app::Screen;
 use crate::cluster::World;
 use crate::components::{badge, figures, state_mark};
@@ -18,6 +18,7 @@ pub fn TopologyPage(screen: &Screen) -> Html {
     html! {
         <div class="stacked">
             <InForce ..screen.clone() />
+            <LearningPanel ..screen.clone() />
             <ChangePanel ..screen.clone() />
             <div class="columns two">
                 <Board ..screen.clone() />
