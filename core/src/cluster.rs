@@ -10,7 +10,7 @@
 //!   epoch e+2    {current: B}               settled again; or {current: A} where the change was given up
 //! ```
 
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,10 @@ use crate::limits;
 use crate::member::Class;
 use crate::placement::{PARTITIONS, Partition, Placement};
 use crate::quorum::Tally;
-use crate::roster::{Roster, Seat};
+use crate::roster::{Roster, Seat, choose_voters};
+
+/// A new cluster that lives on another one's data begins so many epochs later.
+const FORK: u64 = 1 << 32;
 
 /// One epoch's configuration. Chosen once, durable before it is used, and the same on every node that knows its epoch.
 ///
@@ -29,6 +32,9 @@ use crate::roster::{Roster, Seat};
 pub struct ClusterConfig {
     /// The cluster this belongs to.
     pub cluster: ClusterId,
+    /// The cluster whose data this one lives on, while its members merge what they hold of it: until then nobody is
+    /// served. Such a configuration is joint with itself.
+    pub recovers: Option<ClusterId>,
     /// Its number; a larger one replaces a smaller one.
     pub epoch: Epoch,
     /// N: copies of each key.
@@ -50,7 +56,16 @@ impl ClusterConfig {
     #[must_use]
     pub fn first(cluster: ClusterId, replicas: u8, roster: Roster) -> Self {
         let since = alloc::vec![Epoch(1); usize::from(PARTITIONS)];
-        Self { cluster, epoch: Epoch(1), replicas, current: roster, next: None, since, retired: Vec::new() }
+        Self {
+            cluster,
+            recovers: None,
+            epoch: Epoch(1),
+            replicas,
+            current: roster,
+            next: None,
+            since,
+            retired: Vec::new(),
+        }
     }
 
     /// Whether the parts fit together; a config from a peer is checked before it is believed.
@@ -61,7 +76,8 @@ impl ClusterConfig {
             && self.retired.len() <= limits::RETIRED
             && self.since.len() == usize::from(PARTITIONS)
             && self.since.iter().all(|&since| since <= self.epoch)
-            && self.rosters().all(|roster| roster.is_sound(self.replicas))
+            && self.rosters().all(Roster::is_sound)
+            && (self.recovers.is_none() || self.next.as_ref() == Some(&self.current))
     }
 
     /// The roster in force and, while joint, the one to follow.
@@ -127,11 +143,11 @@ impl ClusterConfig {
     #[must_use]
     pub fn complete(&self) -> Option<Self> {
         let (epoch, next) = (self.epoch.next(), self.next.clone()?);
-        let moved = self.moved();
+        let moved = if self.recovers.is_some() { Partition::all().collect() } else { self.moved() };
         let since = Partition::all().zip(&self.since);
         let since = since.map(|(partition, &since)| if moved.contains(&partition) { epoch } else { since }).collect();
         let retired = self.retire(&next);
-        Some(Self { epoch, current: next, next: None, since, retired, ..self.clone() })
+        Some(Self { epoch, recovers: None, current: next, next: None, since, retired, ..self.clone() })
     }
 
     /// Those who have lost their seats once `next` is in force.
@@ -151,11 +167,32 @@ impl ClusterConfig {
         self.retired.iter().all(|&(id, before)| id != node || before == storage)
     }
 
-    /// The settled configuration that gives the change up; `None` if none is under way.
+    /// The settled configuration that gives the change up; `None` if none is under way that can be.
     #[must_use]
     pub fn abort(&self) -> Option<Self> {
-        self.next.as_ref()?;
+        self.next.as_ref().filter(|_| self.recovers.is_none())?;
         Some(Self { epoch: self.epoch.next(), next: None, ..self.clone() })
+    }
+
+    /// The first configuration of a new cluster, of those members of this one that survive: they own and vote, and are
+    /// yet to merge what they hold. `None` if none of them has a seat that owns.
+    #[must_use]
+    pub fn fork(&self, cluster: ClusterId, survivors: &BTreeSet<NodeId>) -> Option<Self> {
+        let seats = self.rosters().flat_map(|roster| &roster.storage);
+        let (kept, gone): (Vec<_>, Vec<_>) = seats.partition(|(node, _)| survivors.contains(node));
+        let storage: BTreeMap<NodeId, Seat> = kept.into_iter().map(|(&node, seat)| (node, seat.clone())).collect();
+        // No storage is this one: under its name nobody who is gone has a seat again.
+        let gone: BTreeSet<NodeId> = gone.into_iter().map(|(&node, _)| node).collect();
+        let gone = gone.into_iter().map(|node| (node, Storage::default()));
+        let mut retired: Vec<(NodeId, Storage)> = self.retired.iter().copied().chain(gone).collect();
+        retired.drain(..retired.len().saturating_sub(limits::RETIRED));
+        let voters = choose_voters(&storage, &BTreeSet::new(), |_| true);
+        let current = Roster { storage, voters };
+        let epoch = Epoch(self.epoch.0.checked_add(FORK)?);
+        let since = alloc::vec![epoch; usize::from(PARTITIONS)];
+        let (recovers, next) = (Some(self.cluster), Some(current.clone()));
+        let forked = Self { cluster, recovers, epoch, replicas: self.replicas, current, next, since, retired };
+        forked.is_sound().then_some(forked)
     }
 
     /// Whether `successor` can follow this one: the next epoch of the same cluster, begun, completed or given up.
@@ -252,6 +289,6 @@ mod tests {
         relay_votes.current.storage.get_mut(&NodeId::small(1)).expect("a seat").weight = 0;
         assert!(!relay_votes.is_sound());
         assert!(!ClusterConfig { since: Vec::new(), ..first() }.is_sound());
-        assert!(!ClusterConfig { replicas: 4, ..first() }.is_sound());
+        assert!(!ClusterConfig { recovers: Some(ClusterId([2; 16])), ..first() }.is_sound());
     }
 }

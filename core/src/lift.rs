@@ -49,6 +49,8 @@ pub enum RecordKey {
     Chosen,
     /// The vote on its successor.
     Vote,
+    /// The cluster that was left.
+    Left,
     /// The epoch that the data is of.
     Owned,
     /// One key.
@@ -140,6 +142,10 @@ pub enum MessageKind {
     Learn,
     Learnt,
     Learning,
+    Survey,
+    Surveyed,
+    Leave,
+    Left,
     Change,
     Changed,
     Read,
@@ -198,6 +204,10 @@ impl MessageKind {
             | Self::Learn
             | Self::Learnt
             | Self::Learning
+            | Self::Survey
+            | Self::Surveyed
+            | Self::Leave
+            | Self::Left
             | Self::Change
             | Self::Changed => Family::Topology,
             Self::Read | Self::ReadReply | Self::List | Self::ListReply => Family::Read,
@@ -237,6 +247,10 @@ impl Payload {
                 topology::Msg::Learn { .. } => MessageKind::Learn,
                 topology::Msg::Learnt { .. } => MessageKind::Learnt,
                 topology::Msg::Learning { .. } => MessageKind::Learning,
+                topology::Msg::Survey { .. } => MessageKind::Survey,
+                topology::Msg::Surveyed { .. } => MessageKind::Surveyed,
+                topology::Msg::Leave { .. } => MessageKind::Leave,
+                topology::Msg::Left { .. } => MessageKind::Left,
                 topology::Msg::Change { .. } => MessageKind::Change,
                 topology::Msg::Changed { .. } => MessageKind::Changed,
             },
@@ -266,6 +280,7 @@ impl Record {
             Self::Membership(record) => match *record {},
             Self::Topology(topology::Record::Chosen(_)) => RecordKey::Chosen,
             Self::Topology(topology::Record::Vote(_)) => RecordKey::Vote,
+            Self::Topology(topology::Record::Left(_)) => RecordKey::Left,
             Self::Kv(kv::Record::Owned(_)) => RecordKey::Owned,
             Self::Kv(kv::Record::Key { key, .. } | kv::Record::Removed { key }) => RecordKey::Key(key.clone()),
             Self::Kv(kv::Record::Partition { partition, .. }) => RecordKey::Partition(*partition),
@@ -281,6 +296,7 @@ impl Record {
             Self::Topology(topology::Record::Vote(vote)) => {
                 vote.acceptor.accepted().is_none_or(|(_, config)| config.is_sound())
             }
+            Self::Topology(topology::Record::Left(left)) => left.config.is_sound(),
             Self::Kv(kv::Record::Key { counter, key, versions }) => {
                 !key.is_empty() && versions.is_sound() && versions.context().counter(me) <= *counter
             }

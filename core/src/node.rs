@@ -497,6 +497,10 @@ impl Shared {
                 self.view.members.remove(&node);
                 self.view_changed = true;
             }
+            Effect::Leave(config) => {
+                (self.view.chosen, self.view.left) = (None, Some(config));
+                self.view_changed = true;
+            }
             Effect::Learn(epoch, partitions) => {
                 self.view.learning = Some((epoch, partitions));
                 self.view_changed = true;
@@ -507,7 +511,7 @@ impl Shared {
             }
             Effect::Adopt(config) => {
                 self.view.chosen = Some(Chosen::new(config));
-                self.view.learning = None;
+                (self.view.learning, self.view.left) = (None, None);
                 self.view_changed = true;
             }
         }

@@ -142,6 +142,8 @@ pub enum Effect<P: Protocol> {
     Retract(NodeId),
     /// Topology alone: this configuration was chosen and its record precedes this effect.
     Adopt(ClusterConfig),
+    /// Topology alone: this node has left its cluster, and is in no other.
+    Leave(ClusterConfig),
     /// Topology alone: this node is to own these partitions after the settled epoch, and fetches them now.
     Learn(Epoch, BTreeSet<Partition>),
     /// Data protocols: these partitions have been taken over in this joint epoch, and their records precede this.
@@ -222,6 +224,10 @@ impl<P: Protocol> Effects<P> {
 
     pub(crate) fn retract(&mut self, node: NodeId) {
         self.list.push(Effect::Retract(node));
+    }
+
+    pub(crate) fn leave(&mut self, config: ClusterConfig) {
+        self.list.push(Effect::Leave(config));
     }
 
     pub(crate) fn learn(&mut self, epoch: Epoch, partitions: BTreeSet<Partition>) {

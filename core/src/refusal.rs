@@ -87,6 +87,17 @@ pub enum Refusal {
         /// Partitions it is to own; 0 if it has never answered.
         of: u16,
     },
+    /// The votes and all data have their majorities still, as far as this node knows: there is nothing to recover from.
+    MajorityAlive,
+    /// The node that was asked to recover a lost majority is not one of the survivors named, or is at it already.
+    NotASurvivor,
+    /// A survivor that was named does not answer, or has lost its storage. Nothing has changed.
+    SurvivorSilent {
+        /// Who.
+        member: NodeId,
+    },
+    /// The cluster was recovered, and its members merge what they hold.
+    Recovering,
     /// Fewer members would be left than each key has copies.
     TooFewMembers {
         /// N.
@@ -120,6 +131,10 @@ impl Refusal {
             Self::NotAVoter => "NOT_A_VOTER",
             Self::UnknownMember { .. } => "UNKNOWN_MEMBER",
             Self::LearnerStalled { .. } => "LEARNER_STALLED",
+            Self::MajorityAlive => "MAJORITY_ALIVE",
+            Self::NotASurvivor => "NOT_A_SURVIVOR",
+            Self::SurvivorSilent { .. } => "SURVIVOR_SILENT",
+            Self::Recovering => "RECOVERING",
             Self::TooFewMembers { .. } => "TOO_FEW_MEMBERS",
             Self::NoChange => "NO_CHANGE",
         }
@@ -201,6 +216,19 @@ impl fmt::Display for Refusal {
                 "{member} was to get a seat and has fetched {have} of the {of} partitions it is to own, and no more for \
                  a while; nothing was changed; see whether it reaches the owners"
             ),
+            Self::MajorityAlive => f.write_str(
+                "enough members live to decide and to serve everything; nothing was done; remove those that are gone, \
+                 and if others seem alive that are not, wait until they are held dead",
+            ),
+            Self::NotASurvivor => {
+                f.write_str("the node that is asked must be one of the survivors, and not at it already; nothing was done")
+            }
+            Self::SurvivorSilent { member } => write!(
+                f,
+                "{member} does not answer, or has not the storage that its seat was given to; nothing was done; name \
+                 only members that run"
+            ),
+            Self::Recovering => f.write_str("the cluster was recovered and merges what its members hold; try again"),
             Self::TooFewMembers { replicas } => {
                 write!(f, "fewer than {replicas} members would be left to hold {replicas} copies; add members first")
             }

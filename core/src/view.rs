@@ -18,6 +18,8 @@ pub struct View {
     pub members: BTreeMap<NodeId, Arc<Member>>,
     /// Peers with an open link to this node.
     pub links: BTreeSet<NodeId>,
+    /// The configuration of the cluster that this node has left, while it is in no other. Nothing is counted from it.
+    pub left: Option<ClusterConfig>,
     /// The partitions that this node is to own after the epoch named, if it is told to fetch them before.
     pub learning: Option<(Epoch, BTreeSet<Partition>)>,
     /// While a change is under way, or this node learns: of which epoch, and the partitions that this node has taken over, durably.
@@ -137,6 +139,13 @@ impl View {
         let relays = self.members.get(&to).map(|member| member.profile.relays.as_slice()).unwrap_or_default();
         let linked = relays.iter().copied().filter(|relay| self.links.contains(relay));
         choose(linked, turn).or_else(|| choose(self.relays(), turn))
+    }
+
+    /// Whether a peer may speak for others: servers of the epoch do, and those of the one that this node has left.
+    #[must_use]
+    pub fn may_relay(&self, peer: NodeId) -> bool {
+        let config = self.chosen.as_ref().map(|chosen| &chosen.config).or(self.left.as_ref());
+        config.is_some_and(|config| config.relays(peer))
     }
 
     /// The linked peers that relay: servers of the epoch, and before there is one, any server.

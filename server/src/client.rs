@@ -1,29 +1,31 @@
 //! The command line's side of the HTTP interface.
 
-use std::io::{Read, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use ureq::http::Response;
-use ureq::{Agent, Body};
+use ureq::http::{Request, Response};
+use ureq::middleware::MiddlewareNext;
+use ureq::{Agent, Body, SendBody};
 
-use crate::Change;
 use crate::failure::Failure;
+use crate::{Change, Server};
 
 /// Exit code of a request that may still take effect: scripts must not take it for a refusal.
 const EXIT_UNKNOWN: u8 = 3;
 /// Longer than any deadline of a node.
 const PATIENCE: Duration = Duration::from_secs(40);
 
-pub(crate) fn put(server: &str, key: &str, value: &str) -> Result<(), Failure> {
+pub(crate) fn put(server: &Server, key: &str, value: &str) -> Result<(), Failure> {
     let body = if value == "-" { from_stdin()? } else { value.as_bytes().to_vec() };
     let url = key_url(server, key);
-    checked(server, agent().put(&url).header("content-type", "application/octet-stream").send(&body[..])).map(drop)
+    checked(server, agent(server).put(&url).header("content-type", "application/octet-stream").send(&body[..]))
+        .map(drop)
 }
 
-pub(crate) fn get(server: &str, key: &str) -> Result<(), Failure> {
+pub(crate) fn get(server: &Server, key: &str) -> Result<(), Failure> {
     let url = key_url(server, key);
-    let answer = json_of(checked(server, agent().get(&url).header("accept", "application/json").call())?)?;
+    let answer = json_of(checked(server, agent(server).get(&url).header("accept", "application/json").call())?)?;
     let values = answer["values"].as_array().cloned().unwrap_or_default();
     let mut out = std::io::stdout().lock();
     for value in &values {
@@ -37,14 +39,14 @@ pub(crate) fn get(server: &str, key: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(crate) fn delete(server: &str, key: &str) -> Result<(), Failure> {
-    checked(server, agent().delete(&key_url(server, key)).call()).map(drop)
+pub(crate) fn delete(server: &Server, key: &str) -> Result<(), Failure> {
+    checked(server, agent(server).delete(&key_url(server, key)).call()).map(drop)
 }
 
-pub(crate) fn list(server: &str, prefix: &str) -> Result<(), Failure> {
+pub(crate) fn list(server: &Server, prefix: &str) -> Result<(), Failure> {
     let mut after: Option<String> = None;
     loop {
-        let mut request = agent().get(format!("{server}/v1/kv")).query("prefix", prefix);
+        let mut request = agent(server).get(format!("{server}/v1/kv")).query("prefix", prefix);
         if let Some(after) = &after {
             request = request.query("after", after);
         }
@@ -61,8 +63,8 @@ pub(crate) fn list(server: &str, prefix: &str) -> Result<(), Failure> {
     }
 }
 
-pub(crate) fn members(server: &str) -> Result<(), Failure> {
-    let answer = json_of(checked(server, agent().get(format!("{server}/v1/members")).call())?)?;
+pub(crate) fn members(server: &Server) -> Result<(), Failure> {
+    let answer = json_of(checked(server, agent(server).get(format!("{server}/v1/members")).call())?)?;
     let owners: Vec<&str> = answer["owners"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     println!(
         "{:<20} {:<8} {:<8} {:>4} {:>4}  {:<6} ADDRESS OR RELAYS",
@@ -92,7 +94,7 @@ pub(crate) fn members(server: &str) -> Result<(), Failure> {
 }
 
 /// Who owns and votes, a line each, and what is under way.
-pub(crate) fn topology(server: &str) -> Result<(), Failure> {
+pub(crate) fn topology(server: &Server) -> Result<(), Failure> {
     let answer = fetch_topology(server)?;
     println!(
         "epoch {}, {}: {} copies of each key, {} of {} votes decide",
@@ -142,13 +144,13 @@ fn under_way(change: &Value) -> String {
     )
 }
 
-fn fetch_topology(server: &str) -> Result<Value, Failure> {
-    json_of(checked(server, agent().get(format!("{server}/v1/topology")).call())?)
+fn fetch_topology(server: &Server) -> Result<Value, Failure> {
+    json_of(checked(server, agent(server).get(format!("{server}/v1/topology")).call())?)
 }
 
 /// Asks for a change and waits until it is done.
-pub(crate) fn change(server: &str, change: &Change) -> Result<(), Failure> {
-    let members = json_of(checked(server, agent().get(format!("{server}/v1/members")).call())?)?;
+pub(crate) fn change(server: &Server, change: &Change) -> Result<(), Failure> {
+    let members = json_of(checked(server, agent(server).get(format!("{server}/v1/members")).call())?)?;
     let id = |name: &String| find_member(&members, name);
     let add = |name: &String| Ok(json!({ "add": id(name)? }));
     let remove = |name: &String| Ok(json!({ "remove": id(name)? }));
@@ -163,15 +165,60 @@ pub(crate) fn change(server: &str, change: &Change) -> Result<(), Failure> {
         return Err(Failure::new("BAD_REQUEST", "name at least one member"));
     }
     let url = format!("{server}/v1/topology/changes");
-    let answer = json_of(checked(server, agent().post(&url).send(json!({ "steps": steps }).to_string()))?)?;
+    let answer = json_of(checked(server, agent(server).post(&url).send(json!({ "steps": steps }).to_string()))?)?;
     let epoch = answer["epoch"].as_u64().unwrap_or_default();
     let begun = if answer["outcome"] == "learning" { wait_until_learnt(server)? } else { epoch };
     println!("epoch {begun} was chosen");
     wait_until_settled(server, begun)
 }
 
+/// Begins a new cluster with what survivors hold, after a majority was lost for good.
+pub(crate) fn recover(server: &Server, survivors: &[String], yes: bool) -> Result<(), Failure> {
+    let members = json_of(checked(server, agent(server).get(format!("{server}/v1/members")).call())?)?;
+    let ids = survivors.iter().map(|name| find_member(&members, name)).collect::<Result<Vec<_>, _>>()?;
+    let topology = fetch_topology(server)?;
+    println!("{}", warning(&topology, &ids));
+    if !yes && !is_wanted()? {
+        return Err(Failure::new("NOT_CONFIRMED", "nothing was done; to go on without being asked, add --yes"));
+    }
+    let body = json!({ "survivors": ids, "accept_loss": true }).to_string();
+    let url = format!("{server}/v1/topology/recoveries");
+    let answer = json_of(checked(server, agent(server).post(&url).send(body))?)?;
+    println!("cluster {} begins with epoch {}", answer["cluster"].as_str().unwrap_or_default(), answer["epoch"]);
+    wait_until_settled(server, answer["epoch"].as_u64().unwrap_or_default())
+}
+
+/// What a recovery costs, in so many words.
+fn warning(topology: &Value, survivors: &[String]) -> String {
+    let seats = || topology["seats"].as_array().into_iter().flatten();
+    let given_up = seats().filter(|seat| seat["id"].as_str().is_none_or(|id| survivors.iter().all(|s| s != id)));
+    let given_up: Vec<&str> = given_up.filter_map(|seat| seat["name"].as_str()).collect();
+    format!(
+        "This begins a new cluster with what {} of {} members hold.\n\
+         Given up for good: {}. They must not come back under their old identities.\n\
+         Writes that only they hold are lost, acknowledged ones too, and what they decide from now on does not count.\n\
+         Clients that name the old cluster, {}, are refused.",
+        survivors.len(),
+        seats().count(),
+        if given_up.is_empty() { "nobody".to_owned() } else { given_up.join(", ") },
+        topology["cluster"].as_str().unwrap_or_default(),
+    )
+}
+
+/// Asks a person, if there is one.
+fn is_wanted() -> Result<bool, Failure> {
+    if !std::io::stdin().is_terminal() {
+        return Ok(false);
+    }
+    print!("Type fork to go on: ");
+    let mut answer = String::new();
+    let read = std::io::stdout().flush().and_then(|()| std::io::stdin().read_line(&mut answer));
+    read.map_err(|error| Failure::new("OUTPUT", error.to_string()))?;
+    Ok(answer.trim() == "fork")
+}
+
 /// Waits until the newcomers have fetched what they are to own, and the change begins. Returns its epoch.
-fn wait_until_learnt(server: &str) -> Result<u64, Failure> {
+fn wait_until_learnt(server: &Server) -> Result<u64, Failure> {
     let mut told = String::new();
     loop {
         let learning = fetch_topology(server)?["learning"].take();
@@ -199,7 +246,7 @@ fn wait_until_learnt(server: &str) -> Result<u64, Failure> {
     }
 }
 
-fn wait_until_settled(server: &str, begun: u64) -> Result<(), Failure> {
+fn wait_until_settled(server: &Server, begun: u64) -> Result<(), Failure> {
     let mut told = String::new();
     loop {
         let answer = fetch_topology(server)?;
@@ -234,23 +281,30 @@ fn find_member(members: &Value, name: &str) -> Result<String, Failure> {
     }
 }
 
-pub(crate) fn status(server: &str) -> Result<(), Failure> {
-    let answer = json_of(checked(server, agent().get(format!("{server}/v1/status")).call())?)?;
+pub(crate) fn status(server: &Server) -> Result<(), Failure> {
+    let answer = json_of(checked(server, agent(server).get(format!("{server}/v1/status")).call())?)?;
     println!("{}", serde_json::to_string_pretty(&answer).expect("JSON prints"));
     Ok(())
 }
 
-fn agent() -> Agent {
+fn agent(server: &Server) -> Agent {
+    let cluster = server.cluster.clone();
     Agent::config_builder()
         .http_status_as_error(false)
         .timeout_global(Some(PATIENCE))
         .max_redirects(0)
         .max_redirects_will_error(false)
+        .middleware(move |mut request: Request<SendBody>, next: MiddlewareNext| {
+            if let Some(cluster) = cluster.as_deref().and_then(|cluster| cluster.parse().ok()) {
+                request.headers_mut().insert("qunlong-cluster", cluster);
+            }
+            next.handle(request)
+        })
         .build()
         .into()
 }
 
-fn key_url(server: &str, key: &str) -> String {
+fn key_url(server: &Server, key: &str) -> String {
     let mut url = format!("{server}/v1/kv/");
     for byte in key.bytes() {
         match byte {
@@ -262,7 +316,7 @@ fn key_url(server: &str, key: &str) -> String {
 }
 
 /// A good answer, or the server's own error as a failure.
-fn checked(server: &str, answer: Result<Response<Body>, ureq::Error>) -> Result<Response<Body>, Failure> {
+fn checked(server: &Server, answer: Result<Response<Body>, ureq::Error>) -> Result<Response<Body>, Failure> {
     let answer = answer.map_err(|error| unanswered(server, &error))?;
     if answer.status().as_u16() < 400 {
         return Ok(answer);
@@ -282,7 +336,7 @@ fn checked(server: &str, answer: Result<Response<Body>, ureq::Error>) -> Result<
 }
 
 /// No answer came. If the request may have got through, a write may have happened: never to be taken for a refusal.
-fn unanswered(server: &str, error: &ureq::Error) -> Failure {
+fn unanswered(server: &Server, error: &ureq::Error) -> Failure {
     let never_connected = match error {
         ureq::Error::Io(error) => error.kind() == std::io::ErrorKind::ConnectionRefused,
         ureq::Error::HostNotFound | ureq::Error::ConnectionFailed | ureq::Error::BadUri(_) => true,

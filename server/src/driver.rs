@@ -362,7 +362,7 @@ impl Driver {
         if self.hub.is_cut(peer) {
             return;
         }
-        let may_relay = self.node.view().chosen.as_ref().is_some_and(|chosen| chosen.config.relays(peer));
+        let may_relay = self.node.view().may_relay(peer);
         let cluster = *self.cluster.borrow();
         let packets = match link::admit(frame, peer, may_relay, cluster) {
             Ok(packets) => packets,

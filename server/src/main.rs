@@ -14,6 +14,7 @@ mod node;
 mod recording;
 mod store;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -76,6 +77,20 @@ enum Command {
         #[command(flatten)]
         server: Server,
     },
+    /// A majority is lost for good: begin a new cluster with what the survivors hold. Says what that may cost, and asks.
+    Recover {
+        #[command(flatten)]
+        server: Server,
+        /// Says that a new cluster is wanted. There is no other way.
+        #[arg(long, required = true)]
+        fork: bool,
+        /// All members that survive, the one that is asked among them: names, ids, or an id's first digits.
+        #[arg(required = true)]
+        survivors: Vec<String>,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
     /// Show how a node is doing.
     Status {
         #[command(flatten)]
@@ -114,6 +129,15 @@ struct Server {
     /// Any node of the cluster.
     #[arg(long, env = "QUNLONG_SERVER", default_value = "http://127.0.0.1:7100")]
     server: String,
+    /// Only if it belongs to this cluster: an id as `qunlong topology` shows it.
+    #[arg(long, env = "QUNLONG_CLUSTER")]
+    cluster: Option<String>,
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.server)
+    }
 }
 
 #[derive(Args, Clone)]
@@ -242,14 +266,15 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Demo(arguments) => runtime()?.block_on(demo::run(arguments)),
         Command::Bench(arguments) => runtime()?.block_on(bench::run(arguments)),
         Command::Replay { file, messages } => recording::replay(&file, messages),
-        Command::Put { server, key, value } => client::put(&server.server, &key, &value),
-        Command::Get { server, key } => client::get(&server.server, &key),
-        Command::Delete { server, key } => client::delete(&server.server, &key),
-        Command::List { server, prefix } => client::list(&server.server, &prefix),
-        Command::Members { server, change: None } => client::members(&server.server),
-        Command::Members { server, change: Some(change) } => client::change(&server.server, &change),
-        Command::Topology { server } => client::topology(&server.server),
-        Command::Status { server } => client::status(&server.server),
+        Command::Put { server, key, value } => client::put(&server, &key, &value),
+        Command::Get { server, key } => client::get(&server, &key),
+        Command::Delete { server, key } => client::delete(&server, &key),
+        Command::List { server, prefix } => client::list(&server, &prefix),
+        Command::Members { server, change: None } => client::members(&server),
+        Command::Members { server, change: Some(change) } => client::change(&server, &change),
+        Command::Recover { server, fork: _, survivors, yes } => client::recover(&server, &survivors, yes),
+        Command::Topology { server } => client::topology(&server),
+        Command::Status { server } => client::status(&server),
     }
 }
 

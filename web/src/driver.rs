@@ -533,7 +533,7 @@ impl Driver {
     fn frame(&mut self, peer: NodeId, frame: &[u8]) -> Result<(), wire::DecodeError> {
         let mine = self.node.view().chosen.as_ref().map(|chosen| chosen.config.cluster);
         let packets = wire::read_frame(frame, mine)?;
-        let may_relay = self.node.view().chosen.as_ref().is_some_and(|chosen| chosen.config.relays(peer));
+        let may_relay = self.node.view().may_relay(peer);
         for packet in packets {
             if packet.to == self.node.id() && (packet.from == peer || may_relay) {
                 match wire::decode_message(packet.from, packet.body) {

@@ -166,6 +166,7 @@ impl Epochs {
                 return true;
             }
             TopologyEvent::Stalled { .. } => self.learning.clear(),
+            TopologyEvent::Recovered(_) | TopologyEvent::Left { .. } => (),
             TopologyEvent::Bootstrapped(_) | TopologyEvent::Outbid { .. } | TopologyEvent::Autopilot { .. } => (),
             TopologyEvent::RefusedCluster { .. } | TopologyEvent::Unseated { .. } => return false,
         }

@@ -501,6 +501,14 @@ pub fn refusal(language: Language, refusal: &Refusal) -> String {
         Refusal::LearnerStalled { member, have, of } => format!(
             "{member} 将得到席位，在它应有的 {of} 个分区中取得了 {have} 个后停滞；什么都没有改变；请确认它能连到所有者"
         ),
+        Refusal::MajorityAlive => {
+            "活着的成员足以作出决定并提供全部数据；什么都没有做；请移除已失去的成员，或等它们被判定死亡".to_owned()
+        }
+        Refusal::NotASurvivor => "被问的节点必须是幸存者之一，且不能已在恢复中；什么都没有做".to_owned(),
+        Refusal::SurvivorSilent { member } => {
+            format!("{member} 没有应答，或丢失了其席位所属的存储；什么都没有做；请只列出在运行的成员")
+        }
+        Refusal::Recovering => "集群刚被恢复，成员正在合并各自的数据；请重试".to_owned(),
         Refusal::NoChange => "什么都不会改变".to_owned(),
     };
     format!("{}：{what}", refusal.code())
@@ -624,6 +632,14 @@ fn explain_english(who: &str, kind: &EventKind, name: &impl Fn(NodeId) -> String
             TopologyEvent::Chosen { epoch, .. } => format!("{who} has its quorum: epoch {} is chosen", epoch.0),
             TopologyEvent::Learning { newcomers } => {
                 format!("{who} lets newcomers learn before the change: {}", progress(newcomers, name, ", "))
+            }
+            TopologyEvent::Recovered(config) => format!(
+                "{who} began a new cluster in epoch {} with what {} survivors hold",
+                config.epoch.0,
+                config.current.storage.len()
+            ),
+            TopologyEvent::Left { .. } => {
+                format!("{who} left its cluster, to begin another one with the other survivors")
             }
             TopologyEvent::Stalled { member } => {
                 format!("{who} does not begin the change: {} gets no further", name(*member))
@@ -777,6 +793,10 @@ fn explain_chinese(who: &str, kind: &EventKind, name: &impl Fn(NodeId) -> String
             TopologyEvent::Learning { newcomers } => {
                 format!("{who} 让新成员在变更前学习：{}", progress(newcomers, name, "，"))
             }
+            TopologyEvent::Recovered(config) => {
+                format!("{who} 以 {} 个幸存者的数据建立新集群，纪元 {}", config.current.storage.len(), config.epoch.0)
+            }
+            TopologyEvent::Left { .. } => format!("{who} 离开了原集群，将与其他幸存者建立新集群"),
             TopologyEvent::Stalled { member } => format!("{who} 不开始变更：{} 没有进展", name(*member)),
             TopologyEvent::Unseated { .. } => format!("{who} 丢失了其席位所属的存储，不再参与"),
             TopologyEvent::Autopilot { reason, steps } => {

@@ -168,3 +168,49 @@ fn a_killed_process_is_known_to_all_without_a_suspicion() {
         (0..12).filter(|at| *at != 7).all(|at| knows(at) == Some(true))
     });
 }
+
+/// Three of five are gone for good. A person names the two that are left, and they begin anew with what they hold.
+#[test]
+fn survivors_of_a_lost_majority_begin_a_new_cluster() {
+    let mut cluster = start(5, 5, &["--no-autopilot"]);
+    for n in 0..30 {
+        let (code, body) = cluster.nodes[0].put(&format!("k{n}"), "value").expect("the server answers");
+        assert_eq!(code, 200, "{body}");
+    }
+    let before = cluster.nodes[0].topology().expect("an epoch")["cluster"].clone();
+    let before = before.as_str().expect("an id").to_owned();
+    let (code, told) = cluster.nodes[0].command(&["recover", "--fork", "n1", "n2", "--yes"]);
+    assert!(code != Some(0) && told.contains("MAJORITY_ALIVE"), "{told}");
+    // Everything has come to rest on all of its owners by now, or at least on the two.
+    std::thread::sleep(Duration::from_secs(12));
+    for at in [2, 3, 4] {
+        cluster.nodes[at].kill();
+    }
+    wait_for("the dead to be known", Duration::from_secs(20), || {
+        cluster.nodes[0].topology().is_some_and(|topology| {
+            let alive = topology["seats"].as_array().into_iter().flatten().filter(|seat| seat["alive"] == true);
+            alive.count() == 2
+        })
+    });
+    let (code, told) = cluster.nodes[0].command(&["recover", "--fork", "n1", "n2"]);
+    assert!(code != Some(0) && told.contains("NOT_CONFIRMED") && told.contains("n3, n4, n5"), "{told}");
+    let (code, told) = cluster.nodes[0].command(&["recover", "--fork", "n1", "n2", "--yes"]);
+    assert!(code == Some(0) && told.contains("is settled"), "{told}");
+
+    let held = (0..30).filter(|n| cluster.nodes[1].value(&format!("k{n}")).as_deref() == Some("value")).count();
+    // A key has three copies on five members: with two of those left, a tenth of the keys is gone.
+    assert!(held >= 15, "{held} of 30 keys");
+    let (code, body) = cluster.nodes[1].put("after", "all").expect("the server answers");
+    assert_eq!(code, 200, "{body}");
+    let pinned = agent().get(cluster.nodes[0].url("/v1/kv/after")).header("qunlong-cluster", &before).call();
+    let (code, body) = read(pinned).expect("an answer");
+    assert!(code == 409 && body.contains("WRONG_CLUSTER"), "{code} {body}");
+
+    // Who was given up comes back, and is not let in.
+    cluster.nodes[2].start();
+    wait_for("it to be refused", Duration::from_secs(20), || {
+        let log = std::fs::read_to_string(cluster.nodes[2].data.with_extension("log")).unwrap_or_default();
+        log.contains("WRONG_CLUSTER")
+    });
+    assert_eq!(cluster.nodes[0].value("after").as_deref(), Some("all"));
+}

@@ -143,7 +143,11 @@ impl Coordinator {
     }
 
     fn begin(&self, cx: &mut Ctx<'_>, seq: u64, op: Op, fx: &mut Effects<Kv>) -> Result<Work, Refusal> {
-        let chosen = cx.view.chosen.as_ref().ok_or(Refusal::NoEpoch)?;
+        let nothing = if cx.view.left.is_some() { Refusal::Recovering } else { Refusal::NoEpoch };
+        let chosen = cx.view.chosen.as_ref().ok_or(nothing)?;
+        if chosen.config.recovers.is_some() {
+            return Err(Refusal::Recovering);
+        }
         Ok(match op {
             Op::Get { key, read, .. } => {
                 check_size(&key, None)?;
@@ -648,10 +652,12 @@ impl Listing {
 
     /// Whether answers of a majority of every partition's owners count.
     fn is_complete(&self, chosen: &Chosen) -> bool {
-        let needed = usize::from(majority(chosen.config.replicas));
         Partition::all().all(|partition| {
             let owners = chosen.owners(partition);
-            let enough = |group: &[NodeId]| group.iter().filter(|&&o| self.counts(o, partition)).count() >= needed;
+            let enough = |group: &[NodeId]| {
+                let needed = usize::from(majority(group.len() as u8));
+                group.iter().filter(|&&owner| self.counts(owner, partition)).count() >= needed
+            };
             enough(owners.current) && owners.next.is_none_or(enough)
         })
     }

@@ -27,6 +27,9 @@
 //!
 //! Few partitions are fetched at once, a page at a time: what clients ask for goes on beside it.
 //!
+//! **After a lost majority** (`topology::recovery`) every owner of the new cluster asks every survivor, of every partition
+//! that it owns, and nobody drops anything before that is done.
+//!
 //! **Dropping.** Who is no owner of a partition drops what it holds of it when it adopts the epoch in which that is so
 //! ([`Store::leave`]), for by then a majority of its successors has everything. So an owner's data is always from the
 //! time of its present ownership, and no value returns with it whose delete the others have since forgotten. A node
@@ -183,7 +186,7 @@ impl Transfer {
             let Some(chosen) = &cx.view.chosen else { return };
             let owners = chosen.owners(partition);
             let mut heard = BTreeSet::new();
-            if owners.current.contains(&cx.me) {
+            if owners.current.contains(&cx.me) || chosen.config.recovers.is_some() {
                 heard.insert(cx.me);
             }
             let pull = Pull { from: cx.me, range: Range::default(), heard, silences: 0, moved: false };
@@ -209,6 +212,11 @@ impl Transfer {
         let sources = if planted(Mutant::FenceOnWrongSet) { owners.next.unwrap_or_default() } else { owners.current };
         let one = self.learning.contains(&partition) || planted(Mutant::TransferFromOne);
         let needed = if one { 1 } else { usize::from(majority(sources.len() as u8)) };
+        // Of a lost majority nobody knows who has what: all survivors are asked.
+        let survivors = cx.view.chosen.as_ref().filter(|chosen| chosen.config.recovers.is_some());
+        let survivors: Option<Vec<NodeId>> = survivors.map(|chosen| chosen.config.storage().collect());
+        let needed = survivors.as_ref().map_or(needed, Vec::len);
+        let sources = survivors.as_deref().unwrap_or(sources);
         if pull.heard.len() >= needed {
             self.running.remove(&partition);
             if !self.learning.contains(&partition) {
@@ -331,7 +339,8 @@ fn hand_over(
 ) {
     let Some(chosen) = &cx.view.chosen else { return };
     let fenced = chosen.config.epoch == epoch;
-    let owns = chosen.owners(partition).current.contains(&cx.me) && cx.is_seated();
+    let owns =
+        (chosen.owners(partition).current.contains(&cx.me) || chosen.config.recovers.is_some()) && cx.is_seated();
     if !fenced || !(owns || planted(Mutant::FenceOnWrongSet)) {
         return;
     }
@@ -364,6 +373,9 @@ pub(super) fn leave(store: &mut Store, cx: &Ctx<'_>, before: Epoch, fx: &mut Eff
     if planted(Mutant::StaleDataKept) {
         return;
     }
+    if chosen.config.recovers.is_some() {
+        return recover(store, cx, fx);
+    }
     for partition in Partition::all() {
         let owners = chosen.owners(partition);
         let since = chosen.config.since.get(usize::from(partition.0)).copied().unwrap_or_default();
@@ -379,6 +391,15 @@ pub(super) fn leave(store: &mut Store, cx: &Ctx<'_>, before: Epoch, fx: &mut Eff
             fx.persist(Record::Removed { key });
         }
         store.set_lacking(partition, comes);
+        fx.persist(store.partition_record(partition));
+    }
+}
+
+/// A new cluster begins with what survivors hold: nobody drops anything, and every owner has to ask all others.
+fn recover(store: &mut Store, cx: &Ctx<'_>, fx: &mut Effects<Kv>) {
+    let Some(chosen) = &cx.view.chosen else { return };
+    for partition in Partition::all().filter(|&partition| chosen.owners(partition).contains(cx.me)) {
+        store.set_lacking(partition, true);
         fx.persist(store.partition_record(partition));
     }
 }

@@ -21,7 +21,7 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::change::{Step, choose_voters};
+use super::change::Step;
 use super::{Event, Timer, Topology};
 use crate::cluster::ClusterConfig;
 use crate::config::Tabs;
@@ -30,7 +30,7 @@ use crate::limits;
 use crate::member::{Class, Durability, Load, Member, State};
 use crate::protocol::{Ctx, Effects};
 use crate::quorum::majority;
-use crate::roster::{Roster, Seat};
+use crate::roster::{Roster, Seat, choose_voters};
 use crate::time::{Duration, Instant};
 use crate::view::View;
 

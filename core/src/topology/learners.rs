@@ -167,7 +167,7 @@ impl Topology {
             return;
         };
         let mine = roster.storage.get(&cx.me).filter(|seat| seat.incarnation == cx.config.profile.storage);
-        if mine.is_none() || config.seats(cx.me) || !config.votes(from) || !roster.is_sound(config.replicas) {
+        if mine.is_none() || config.seats(cx.me) || !config.votes(from) || !roster.is_sound() {
             return;
         }
         if self.taught.as_ref() != Some(roster) {

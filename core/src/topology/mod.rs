@@ -25,8 +25,8 @@
 //! owners is all that epoch e has ever acknowledged.
 //!
 //! **Invariants**: one configuration per (cluster, epoch); a node's epoch never decreases and survives restarts; a
-//! configuration is adopted only once it is chosen, and is durable before it is used; a node never leaves its cluster
-//! for another one; a seat belongs to a storage, so that a node without the storage it was seated with takes no part.
+//! configuration is adopted only once it is chosen, and is durable before it is used; a node leaves its cluster for
+//! another one only when a person has a lost majority recovered (`recovery`); a seat belongs to a storage, so that a node without the storage it was seated with takes no part.
 //!
 //! Gossip says whom to ask and what to wish for (`autopilot`). What is counted are answers.
 //!
@@ -36,6 +36,7 @@
 mod autopilot;
 mod change;
 mod learners;
+mod recovery;
 mod register;
 
 use alloc::boxed::Box;
@@ -53,13 +54,15 @@ use crate::paxos::{Accepted, Ballot};
 use crate::placement::Partition;
 use crate::protocol::{Ctx, Effects, Protocol};
 use crate::refusal::Refusal;
-use crate::roster::{Roster, Seat};
+use crate::roster::{Roster, Seat, choose_voters};
 use crate::time::{Duration, Instant};
 use autopilot::Autopilot;
 pub use autopilot::{Reason, spare_servers};
-pub use change::{Step, choose_voters, seat_of};
+pub use change::{Step, seat_of};
 use learners::Learning;
 pub use learners::{Followed, Progress};
+pub use recovery::Left;
+use recovery::Recovery;
 use register::Register;
 
 /// A node without an epoch asks this often.
@@ -92,6 +95,10 @@ pub struct Topology {
     taught: Option<Roster>,
     /// Another voter that has newcomers learn, and when it last said so.
     preparing: Option<(NodeId, Instant)>,
+    /// The cluster that it has left, while it is in no other.
+    left: Option<Left>,
+    /// What a person has asked it to do about a lost majority.
+    recovery: Option<Recovery>,
     /// The last change that a client asked for here and that had newcomers learn.
     followed: Option<Followed>,
     /// What owners of the change under way have taken over, and when they said so last.
@@ -192,6 +199,32 @@ pub enum Msg {
         /// How far each is.
         newcomers: BTreeMap<NodeId, Progress>,
     },
+    /// A person names you as a survivor: are you there, and what do you know?
+    Survey {
+        /// Names the recovery.
+        op: OpId,
+    },
+    /// I am, and this is the newest I know.
+    Surveyed {
+        /// The recovery.
+        op: OpId,
+        /// The configuration.
+        config: Box<ClusterConfig>,
+    },
+    /// All survivors are there: leave your cluster for this one.
+    Leave {
+        /// The recovery.
+        op: OpId,
+        /// The new cluster, which is yet to begin.
+        to: ClusterId,
+    },
+    /// I have.
+    Left {
+        /// The recovery.
+        op: OpId,
+        /// The newest I knew of the old one.
+        config: Box<ClusterConfig>,
+    },
     /// A client of mine asks for a change; you vote.
     Change {
         /// Names the request.
@@ -221,6 +254,8 @@ pub enum Timer {
     Autopilot,
     /// See how far the newcomers are.
     Learn,
+    /// See which survivors have answered.
+    Recover,
     /// A client has waited long enough.
     Deadline(u64),
 }
@@ -232,6 +267,8 @@ pub enum Record {
     Chosen(ClusterConfig),
     /// This voter's promise and what it accepted, as to what follows an epoch.
     Vote(register::Vote),
+    /// The cluster that this node has left.
+    Left(Left),
 }
 
 /// What a client may ask.
@@ -242,6 +279,11 @@ pub enum Op {
         /// All at once.
         steps: Vec<Step>,
     },
+    /// A majority is lost for good: begin a new cluster with what these members hold. This node is one of them.
+    Recover {
+        /// Who.
+        survivors: Vec<NodeId>,
+    },
 }
 
 /// What it answers.
@@ -250,6 +292,13 @@ pub enum Outcome {
     /// The change has begun with this epoch, or was given up with it. It goes on by itself.
     Begun {
         /// The epoch that was chosen.
+        epoch: Epoch,
+    },
+    /// The survivors have left their cluster, and this one has begun.
+    Recovered {
+        /// The new cluster.
+        cluster: ClusterId,
+        /// Its first epoch.
         epoch: Epoch,
     },
     /// It begins once these members have fetched what they are to own; see [`Topology::followed`].
@@ -331,6 +380,13 @@ pub enum Event {
         /// In which epoch.
         epoch: Epoch,
     },
+    /// This node began a new cluster with what survivors hold.
+    Recovered(ClusterConfig),
+    /// This node has left its cluster, to begin another one with the other survivors.
+    Left {
+        /// The old one.
+        cluster: ClusterId,
+    },
     /// A change waits for its newcomers to fetch what they are to own.
     Learning {
         /// How far each is.
@@ -381,7 +437,7 @@ impl Topology {
         self.chosen_at = cx.now.mono;
         self.settle_proposal(&config, fx);
         self.stop_learning(&Refusal::ConfigChangeInProgress { epoch: config.epoch }, fx);
-        (self.taught, self.preparing) = (None, None);
+        (self.taught, self.preparing, self.left) = (None, None, None);
         if config.next.is_some() && config.seats(cx.me) {
             fx.arm(LOOK_INTERVAL, Timer::Look);
         } else {
@@ -398,7 +454,7 @@ impl Topology {
         }
         let mut peers: Vec<NodeId> =
             cx.view.members.values().filter(|m| m.is_reachable() && m.id != cx.me).map(|m| m.id).collect();
-        if cx.config.bootstrap.is_none() {
+        if cx.config.bootstrap.is_none() && self.left.is_none() {
             let one = cx.rng.choose(&mut peers, 1);
             peers.truncate(one);
         }
@@ -410,7 +466,7 @@ impl Topology {
     }
 
     fn try_bootstrap(&mut self, cx: &mut Ctx<'_>, bootstrap: Bootstrap, fx: &mut Effects<Self>) {
-        if self.adopting.is_some() {
+        if self.adopting.is_some() || self.left.is_some() {
             return;
         }
         let mut mine = seat_of(&cx.config.profile);
@@ -446,6 +502,7 @@ impl Topology {
                 }
             }
             None if !is_server(cx, from) && !config.seats(from) => (),
+            None if self.left.as_ref().is_some_and(|left| left.to != config.cluster) => (),
             Some(mine) if mine.cluster == config.cluster && !mine.seats(from) && !is_server(cx, from) => (),
             Some(mine) if mine.cluster != config.cluster => {
                 let cluster = config.cluster;
@@ -511,18 +568,20 @@ impl Topology {
     /// Whether of every partition that moves a majority of the owners to come has taken over, and a majority of the
     /// voters to come has just been heard.
     fn can_complete(&self, cx: &Ctx<'_>) -> bool {
-        let (Some(chosen), Some(next)) = (&cx.view.chosen, self.chosen.as_ref().and_then(|mine| mine.next.as_ref()))
-        else {
-            return false;
-        };
+        let (Some(chosen), Some(config)) = (&cx.view.chosen, &self.chosen) else { return false };
+        let Some(next) = &config.next else { return false };
         let is_fresh =
             |node: &&NodeId| self.reports.get(*node).is_some_and(|report| cx.now.mono.since(report.at) <= FRESH);
         let heard = next.voters.iter().filter(is_fresh).count();
         let taken = |partition: Partition| {
-            let Some(owners) = chosen.owners(partition).next else { return true };
+            let owners = chosen.owners(partition);
+            // What survivors hold is merged by every owner, for none of them need have been one before.
+            let recovers = config.recovers.is_some();
+            let Some(owners) = owners.next.or(recovers.then_some(owners.current)) else { return true };
             let has =
                 |owner: &&NodeId| self.reports.get(*owner).is_some_and(|report| report.partitions.contains(&partition));
-            let needed = usize::from(crate::quorum::majority(owners.len() as u8));
+            let most = usize::from(crate::quorum::majority(owners.len() as u8));
+            let needed = if recovers { owners.len() } else { most };
             owners.iter().filter(has).count() >= needed || planted(Mutant::TransferNotAwaited)
         };
         heard >= usize::from(next.majority()) && Partition::all().all(taken)
@@ -603,7 +662,10 @@ impl Protocol for Topology {
 
     fn on_start(&mut self, cx: &mut Ctx<'_>, fx: &mut Effects<Self>) {
         match self.chosen.clone() {
-            Some(config) => self.enter(cx, config, fx),
+            Some(config) => match self.left.take().filter(|left| left.config.cluster == config.cluster) {
+                Some(left) => self.leave_for(left, fx),
+                None => self.enter(cx, config, fx),
+            },
             None => fx.arm(ASK_INTERVAL, Timer::Ask),
         }
     }
@@ -611,6 +673,7 @@ impl Protocol for Topology {
     fn on_message(&mut self, cx: &mut Ctx<'_>, from: NodeId, msg: Msg, fx: &mut Effects<Self>) {
         match (msg, &self.chosen) {
             (Msg::Ask, Some(_)) => self.tell(cx, from, fx),
+            (Msg::Ask, None) if self.left.is_some() => (),
             (Msg::Ask, None) => fx.send(from, Msg::Nothing { seat: seat_of(&cx.config.profile) }),
             (Msg::Nothing { seat }, None) => {
                 let Some(bootstrap) = cx.config.bootstrap else {
@@ -637,6 +700,10 @@ impl Protocol for Topology {
             (Msg::Learn { epoch, roster }, _) => self.on_learn(cx, from, epoch, &roster, fx),
             (Msg::Learnt { epoch, progress }, _) => self.on_learnt(cx, from, epoch, progress, fx),
             (Msg::Learning { op, epoch, newcomers }, _) => self.on_learning(cx, from, op, epoch, newcomers, fx),
+            (Msg::Survey { op }, _) => self.on_survey(cx, from, op, fx),
+            (Msg::Surveyed { op, config }, _) => self.on_surveyed(cx, from, op, *config, false, fx),
+            (Msg::Leave { op, to }, _) => self.on_leave(cx, from, op, to, fx),
+            (Msg::Left { op, config }, _) => self.on_surveyed(cx, from, op, *config, true, fx),
             (Msg::Change { op, steps }, _) => self.on_change(cx, op, &steps, fx),
             (Msg::Changed { op, result }, _) => self.on_changed(cx, op, result, fx),
         }
@@ -653,6 +720,7 @@ impl Protocol for Topology {
             Timer::Retry => self.retry(cx, fx),
             Timer::Look => self.look(cx, fx),
             Timer::Learn => self.ask_learners(cx, fx),
+            Timer::Recover => self.go_on_recovering(cx, fx),
             Timer::Autopilot => self.steer(cx, fx),
             Timer::Deadline(seq) => {
                 if let Some(id) = self.asked.remove(&seq) {
@@ -664,7 +732,10 @@ impl Protocol for Topology {
     }
 
     fn on_op(&mut self, cx: &mut Ctx<'_>, id: RequestId, op: Op, fx: &mut Effects<Self>) {
-        let Op::Change { steps } = op;
+        let steps = match op {
+            Op::Change { steps } => steps,
+            Op::Recover { survivors } => return self.recover(cx, id, survivors.into_iter().collect(), fx),
+        };
         let Some(config) = &self.chosen else {
             // Nothing was asked of anybody.
             return fx.finish_now(id, Err(Refusal::NoEpoch));
@@ -709,6 +780,7 @@ impl Protocol for Topology {
                 }
             }
             Record::Vote(vote) => self.register.restore(vote),
+            Record::Left(left) => self.left = Some(left),
         }
     }
 }
@@ -763,6 +835,14 @@ impl core::fmt::Display for Event {
                 f.write_str("waits until those who are to own have fetched:")?;
                 newcomers.iter().try_for_each(|(node, Progress { have, of })| write!(f, " {node} {have}/{of}"))
             }
+            Self::Recovered(config) => write!(
+                f,
+                "began cluster {} in epoch {} with what {} survivors hold",
+                config.cluster,
+                config.epoch.0,
+                config.current.storage.len()
+            ),
+            Self::Left { cluster } => write!(f, "left cluster {cluster}"),
             Self::Stalled { member } => write!(f, "does not begin the change: {member} gets no further"),
             Self::Autopilot { reason, steps } => {
                 write!(f, "wants a change because {reason}:")?;

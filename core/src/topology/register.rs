@@ -70,6 +70,12 @@ impl Register {
         }
     }
 
+    /// The node takes no part any more; whoever waits hears nothing.
+    pub(super) fn forget(&mut self, fx: &mut Effects<Topology>) {
+        fx.disarm(Timer::Retry);
+        (self.proposal, self.vote) = (None, Vote::default());
+    }
+
     pub(super) fn is_proposing(&self) -> bool {
         self.proposal.is_some()
     }

@@ -24,6 +24,7 @@ pub(super) fn refused(refusal: &Refusal) -> Response {
         | Refusal::CatchingUp
         | Refusal::NotAVoter
         | Refusal::StorageLost
+        | Refusal::Recovering
         | Refusal::Leaving => StatusCode::SERVICE_UNAVAILABLE,
         Refusal::BadLevel { .. } | Refusal::InvalidContext => StatusCode::BAD_REQUEST,
         Refusal::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -32,6 +33,9 @@ pub(super) fn refused(refusal: &Refusal) -> Response {
         | Refusal::ConfigChangeInProgress { .. }
         | Refusal::TooFewMembers { .. }
         | Refusal::LearnerStalled { .. }
+        | Refusal::MajorityAlive
+        | Refusal::NotASurvivor
+        | Refusal::SurvivorSilent { .. }
         | Refusal::NoChange => StatusCode::CONFLICT,
         Refusal::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
         Refusal::Overloaded => StatusCode::TOO_MANY_REQUESTS,

@@ -50,6 +50,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/topology", get(topology::show))
         .route("/v1/topology/changes", post(topology::change_it))
+        .route("/v1/topology/recoveries", post(topology::recover))
         .route("/v1/trace", get(trace::events))
         .route("/v1/trace/socket", any(trace::socket))
         .route("/v1/link", any(link_socket))

@@ -15,13 +15,17 @@ use axum::http::header::{
     ACCESS_CONTROL_EXPOSE_HEADERS, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, ORIGIN, REFERRER_POLICY,
     VARY, X_CONTENT_TYPE_OPTIONS,
 };
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use qunlong_core::ClusterId;
 
 use super::App;
 use super::error::error;
 use crate::driver::Handle;
+
+/// The cluster that a request is for, and that an answer comes from.
+const CLUSTER: HeaderName = HeaderName::from_static("qunlong-cluster");
 
 /// The names in force; refreshed when members change.
 #[derive(Clone, Debug)]
@@ -113,6 +117,15 @@ pub(super) async fn enforce(State(app): State<App>, request: Request, next: Next
             return error(StatusCode::FORBIDDEN, "ORIGIN_REFUSED", message);
         }
     }
+    // A client may name the cluster that it means: another one is none of its business, however alike their data.
+    let cluster = *app.node.link_context.cluster.borrow();
+    if let Some(meant) = text(headers, &CLUSTER)
+        && let Some(mine) = cluster
+        && ClusterId::parse_hex(meant) != Some(mine)
+    {
+        let message = format!("this node belongs to cluster {mine}, the request is for {meant}");
+        return error(StatusCode::CONFLICT, "WRONG_CLUSTER", &message);
+    }
     let is_preflight = request.method() == Method::OPTIONS && origin.is_some();
     let is_api = request.uri().path().starts_with("/v1/");
     let mut response = if is_preflight { StatusCode::NO_CONTENT.into_response() } else { next.run(request).await };
@@ -120,12 +133,18 @@ pub(super) async fn enforce(State(app): State<App>, request: Request, next: Next
         response = in_the_usual_form(response.status());
     }
     let headers = response.headers_mut();
+    if let Some(cluster) = cluster.and_then(|cluster| HeaderValue::from_str(&format!("{cluster}")).ok()) {
+        headers.insert(CLUSTER, cluster);
+    }
     if let Some(origin) = origin {
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, PUT, DELETE, POST"));
-        let allowed = "content-type, qunlong-context, qunlong-request-id, accept";
+        let allowed = "content-type, qunlong-cluster, qunlong-context, qunlong-request-id, accept";
         headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(allowed));
-        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("qunlong-context, qunlong-outcome"));
+        headers.insert(
+            ACCESS_CONTROL_EXPOSE_HEADERS,
+            HeaderValue::from_static("qunlong-cluster, qunlong-context, qunlong-outcome"),
+        );
     }
     headers.append(VARY, HeaderValue::from_static("origin"));
     let content = app.policy.allowed.read().expect("no holder panics").content.clone();
@@ -153,7 +172,7 @@ fn in_the_usual_form(status: StatusCode) -> Response {
     error(status, code, message)
 }
 
-fn text<'a>(headers: &'a HeaderMap, name: &axum::http::HeaderName) -> Option<&'a str> {
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 

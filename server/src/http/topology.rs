@@ -152,3 +152,36 @@ pub(super) async fn change_it(State(app): State<App>, body: Bytes) -> Response {
         Err(refusal) => refused(&refusal),
     }
 }
+
+/// What a recovery is asked for with.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Survivors {
+    survivors: Vec<NodeId>,
+    /// Without it nothing is done.
+    #[serde(default)]
+    accept_loss: bool,
+}
+
+/// Begins a new cluster with what survivors hold.
+pub(super) async fn recover(State(app): State<App>, body: Bytes) -> Response {
+    const FORM: &str = "a recovery is {\"survivors\":[ID,…],\"accept_loss\":true}; an ID is 32 hexadecimal digits";
+    if body.len() > BODY_MAX {
+        return refused(&Refusal::TooLarge { limit: BODY_MAX as u32 });
+    }
+    let wish: Survivors = match serde_json::from_slice(&body) {
+        Ok(wish) => wish,
+        Err(problem) => return error(StatusCode::BAD_REQUEST, "BAD_REQUEST", &format!("{problem}; {FORM}")),
+    };
+    if !wish.accept_loss {
+        let message = "what only the others hold is lost for good; say \"accept_loss\":true if that is wanted";
+        return error(StatusCode::BAD_REQUEST, "LOSS_NOT_ACCEPTED", message);
+    }
+    match app.node.commands.request(Op::Recover { survivors: wish.survivors }.into()).await {
+        Ok(AnyOutcome::Topology(Outcome::Recovered { cluster, epoch })) => {
+            Json(json!({ "outcome": "done", "cluster": cluster, "epoch": epoch })).into_response()
+        }
+        Ok(_) => error(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", "an answer to another question"),
+        Err(refusal) => refused(&refusal),
+    }
+}

@@ -95,8 +95,7 @@ impl Cluster {
                 if let Some(web) = shape.web {
                     arguments.extend(["--web".to_owned(), web.display().to_string()]);
                 }
-                let name = format!("n{}", i + 1);
-                Process { data: data.path().join(&name), name, address: listen.to_string(), arguments, child: None }
+                Process::new(data.path(), i + 1, listen.to_string(), arguments)
             })
             .collect();
         let mut cluster = Self { nodes, proxies, data };
@@ -116,6 +115,12 @@ impl Cluster {
 }
 
 impl Process {
+    /// The nth node, not started yet, with its own folder in `data`.
+    pub fn new(data: &Path, number: usize, address: String, arguments: Vec<String>) -> Self {
+        let name = format!("n{number}");
+        Self { data: data.join(&name), name, address, arguments, child: None }
+    }
+
     pub fn start(&mut self) {
         self.start_with(&[]);
     }

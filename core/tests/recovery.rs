@@ -1,0 +1,172 @@
+//! A lost majority, and a new cluster of those who survive.
+
+use std::collections::BTreeMap;
+
+use qunlong_core::kv::{self, WriteContext};
+use qunlong_core::quorum::Level;
+use qunlong_core::sim::cluster::Sim;
+use qunlong_core::topology;
+use qunlong_core::{Bytes, Duration, Op, Outcome, Refusal};
+
+fn cluster(seed: u64, servers: u8) -> Sim {
+    let mut sim = Sim::with(seed, servers, 0, 3, |config| config.autopilot.enabled = false);
+    sim.run_for(Duration::secs(10));
+    sim
+}
+
+fn ask(sim: &mut Sim, place: usize, op: impl Into<Op>) -> Result<Outcome, Refusal> {
+    let id = sim.request(place, op.into()).expect("it runs");
+    assert!(sim.run_until(Duration::secs(40), |sim| sim.reply(id).is_some()), "no answer");
+    sim.take_reply(id).expect("an answer")
+}
+
+fn key(n: usize) -> Bytes {
+    Bytes::from(format!("key {n}").as_str())
+}
+
+fn put(sim: &mut Sim, place: usize, n: usize, value: &str) -> Result<Outcome, Refusal> {
+    let (value, context) = (Some(Bytes::from(value)), WriteContext::Current);
+    ask(sim, place, kv::Op::Put { key: key(n), value, context, write: None, stored: Level::Majority, within: None })
+}
+
+fn get(sim: &mut Sim, place: usize, n: usize) -> Result<Vec<Bytes>, Refusal> {
+    match ask(sim, place, kv::Op::Get { key: key(n), read: Level::Majority, within: None })? {
+        Outcome::Kv(kv::Outcome::Read { versions, .. }) => {
+            Ok(versions.values().filter_map(|sibling| sibling.value.clone()).collect())
+        }
+        other => panic!("an answer to another question: {other:?}"),
+    }
+}
+
+fn recover(sim: &mut Sim, place: usize, survivors: &[usize]) -> Result<Outcome, Refusal> {
+    let survivors = survivors.iter().map(|&place| sim.id(place)).collect();
+    ask(sim, place, topology::Op::Recover { survivors })
+}
+
+fn is_served(sim: &Sim, places: &[usize]) -> bool {
+    let settled = |place: usize| {
+        let config = sim.node(place).and_then(|node| node.view().chosen.as_ref()).map(|chosen| &chosen.config);
+        config.is_some_and(|config| config.epoch.0 > 1 << 32 && config.next.is_none())
+    };
+    places.iter().all(|&place| settled(place))
+}
+
+/// Everything that a survivor holds is there afterwards, on whichever owners, and new writes are acknowledged.
+#[test]
+fn what_survivors_hold_lives_on() {
+    lives_on(1, 5, 2);
+    lives_on(5, 7, 3);
+}
+
+fn lives_on(seed: u64, servers: usize, survivors: usize) {
+    let mut sim = cluster(seed, servers as u8);
+    let alive: Vec<usize> = (0..survivors).collect();
+    for n in 0..60 {
+        put(&mut sim, n % servers, n, "old").expect("acknowledged");
+    }
+    sim.run_for(Duration::secs(5));
+    for place in survivors..servers {
+        sim.crash(place);
+    }
+    sim.run_for(Duration::secs(30));
+    let held: BTreeMap<usize, bool> = (0..60)
+        .map(|n| {
+            (n, alive.iter().any(|&place| sim.node(place).is_some_and(|node| node.store().get(&key(n)).is_some())))
+        })
+        .collect();
+    assert!(put(&mut sim, 0, 99, "x").is_err(), "no majority is left");
+    assert!(held.values().any(|held| *held) && held.values().any(|held| !*held), "some keys have survived, some not");
+
+    let answer = recover(&mut sim, 0, &alive);
+    assert!(matches!(answer, Ok(Outcome::Topology(topology::Outcome::Recovered { .. }))), "{answer:?}");
+    assert!(sim.run_until(Duration::secs(20), |sim| is_served(sim, &alive)), "it does not serve");
+    for (&n, &was_held) in &held {
+        let expected: Vec<Bytes> = was_held.then(|| Bytes::from("old")).into_iter().collect();
+        assert_eq!(get(&mut sim, n % survivors, n), Ok(expected), "key {n}");
+    }
+    put(&mut sim, 1, 99, "new").expect("acknowledged");
+    assert_eq!(get(&mut sim, 0, 99), Ok(vec![Bytes::from("new")]));
+
+    // Those who were given up come back: they are of another cluster, and change nothing.
+    for place in survivors..servers {
+        sim.start(place);
+    }
+    sim.run_for(Duration::secs(30));
+    put(&mut sim, 0, 98, "newer").expect("acknowledged");
+    assert_eq!(get(&mut sim, 1, 99), Ok(vec![Bytes::from("new")]));
+    let clusters: Vec<_> =
+        (0..servers).filter_map(|place| Some(sim.node(place)?.view().chosen.as_ref()?.config.cluster)).collect();
+    assert!(
+        clusters[0] == clusters[1] && clusters[survivors..].iter().all(|&other| other != clusters[0]),
+        "{clusters:?}"
+    );
+    let written: Vec<usize> = (200..220).filter(|&n| put(&mut sim, survivors, n, "old world").is_ok()).collect();
+    assert!(!written.is_empty(), "the old majority is one still, among itself");
+    assert!(written.iter().all(|&n| get(&mut sim, 0, n) == Ok(Vec::new())), "and of no interest any more");
+}
+
+#[test]
+fn nothing_is_recovered_while_a_majority_lives_or_a_survivor_is_silent() {
+    let mut sim = cluster(2, 5);
+    assert_eq!(recover(&mut sim, 0, &[0, 1]), Err(Refusal::MajorityAlive));
+    for place in [2, 3, 4] {
+        sim.crash(place);
+    }
+    sim.run_for(Duration::secs(30));
+    let member = sim.id(2);
+    assert_eq!(recover(&mut sim, 0, &[0, 2]), Err(Refusal::SurvivorSilent { member }));
+    assert_eq!(recover(&mut sim, 0, &[1]), Err(Refusal::NotASurvivor));
+    assert_eq!(sim.node(0).map(|node| node.view().epoch().0), Some(1), "nothing has happened");
+}
+
+/// Whoever was asked dies after the others have left: they are in no cluster, also after a restart, until the person
+/// asks one of them.
+#[test]
+fn a_recovery_that_broke_off_is_begun_anew() {
+    let mut sim = cluster(3, 5);
+    put(&mut sim, 0, 1, "kept").expect("acknowledged");
+    sim.run_for(Duration::secs(5));
+    for place in [3, 4] {
+        sim.crash(place);
+    }
+    let survivors: Vec<_> = [0, 1, 2].map(|place| sim.id(place)).into();
+    // Two of five partitions' owners are gone together somewhere: asked for in spite of the votes' majority.
+    sim.run_for(Duration::secs(30));
+    sim.request(0, topology::Op::Recover { survivors }.into()).expect("it runs");
+    let left = |sim: &Sim| [1, 2].iter().all(|&place| sim.node(place).is_some_and(|node| node.view().left.is_some()));
+    assert!(sim.run_until(Duration::secs(10), left), "they leave");
+    sim.crash(0);
+    sim.run_for(Duration::millis(100));
+    sim.crash(1);
+    sim.start(1);
+    sim.run_for(Duration::secs(30));
+    assert_eq!(put(&mut sim, 1, 2, "x"), Err(Refusal::Recovering));
+    let answer = recover(&mut sim, 1, &[1, 2]);
+    assert!(matches!(answer, Ok(Outcome::Topology(topology::Outcome::Recovered { .. }))), "{answer:?}");
+    assert!(sim.run_until(Duration::secs(20), |sim| is_served(sim, &[1, 2])), "it does not serve");
+    put(&mut sim, 2, 3, "new").expect("acknowledged");
+    sim.start(0);
+    sim.run_for(Duration::secs(20));
+    assert!(put(&mut sim, 0, 4, "x").is_err(), "it left for a cluster that never began");
+}
+
+/// A single survivor serves alone, and others join it.
+#[test]
+fn one_is_enough() {
+    let mut sim = cluster(4, 3);
+    put(&mut sim, 0, 1, "kept").expect("acknowledged");
+    sim.run_for(Duration::secs(5));
+    sim.crash(1);
+    sim.crash(2);
+    sim.run_for(Duration::secs(30));
+    let answer = recover(&mut sim, 0, &[0]);
+    assert!(matches!(answer, Ok(Outcome::Topology(topology::Outcome::Recovered { .. }))), "{answer:?}");
+    assert!(sim.run_until(Duration::secs(20), |sim| is_served(sim, &[0])), "it does not serve");
+    assert_eq!(get(&mut sim, 0, 1), Ok(vec![Bytes::from("kept")]));
+    put(&mut sim, 0, 2, "new").expect("acknowledged");
+    let listed = ask(&mut sim, 0, kv::Op::List { prefix: Bytes::from(""), after: None, limit: 10, within: None });
+    assert!(
+        matches!(&listed, Ok(Outcome::Kv(kv::Outcome::Listed { entries, .. })) if entries.len() == 2),
+        "{listed:?}"
+    );
+}
