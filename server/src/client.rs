@@ -192,7 +192,8 @@ pub(crate) fn recover(server: &Server, survivors: &[String], yes: bool) -> Resul
 fn warning(topology: &Value, survivors: &[String]) -> String {
     let seats = || topology["seats"].as_array().into_iter().flatten();
     let given_up = seats().filter(|seat| seat["id"].as_str().is_none_or(|id| survivors.iter().all(|s| s != id)));
-    let given_up: Vec<&str> = given_up.filter_map(|seat| seat["name"].as_str()).collect();
+    let mut given_up: Vec<&str> = given_up.filter_map(|seat| seat["name"].as_str()).collect();
+    given_up.sort_unstable();
     format!(
         "This begins a new cluster with what {} of {} members hold.\n\
          Given up for good: {}. They must not come back under their old identities.\n\

@@ -268,7 +268,7 @@ impl Transfer {
                 hand_over(store, cx, from, (epoch, partition), range, (round, digest), fx);
             }
             Msg::Page { epoch, partition, round, range, content } => {
-                self.on_page(store, cx, from, (epoch, partition, round), range, content, fx);
+                self.on_page(store, cx, from, (epoch, partition, round), (range, content), fx);
             }
         }
     }
@@ -279,8 +279,7 @@ impl Transfer {
         cx: &Ctx<'_>,
         from: NodeId,
         (epoch, partition, round): (Epoch, Partition, Round),
-        range: Range,
-        content: Content,
+        (range, content): (Range, Content),
         fx: &mut Effects<Kv>,
     ) {
         let Some(chosen) = cx.view.chosen.as_ref().filter(|chosen| chosen.config.epoch == epoch) else { return };

@@ -31,7 +31,7 @@ pub(crate) struct Views {
 #[derive(Default)]
 pub(crate) struct Heard {
     /// By who holds it, and of whom.
-    held: BTreeMap<(usize, NodeId), Member>,
+    held: BTreeMap<(usize, NodeId), Arc<Member>>,
     claims: Vec<Claim>,
     /// Refutations of suspicions and deaths.
     refuted: Vec<Instant>,
@@ -43,7 +43,7 @@ pub(crate) struct Heard {
 struct Claim {
     at: Instant,
     by: usize,
-    of: Member,
+    of: Arc<Member>,
 }
 
 impl Views {
@@ -98,7 +98,7 @@ impl Views {
 impl Heard {
     /// A node's view of a member.
     pub(crate) fn member(&self, by: usize, of: NodeId) -> Option<&Member> {
-        self.held.get(&(by, of))
+        self.held.get(&(by, of)).map(Arc::as_ref)
     }
 
     fn state(&self, by: usize, of: NodeId) -> Option<State> {
@@ -107,8 +107,8 @@ impl Heard {
 
     /// Whom a node holds alive.
     pub(crate) fn alive(&self, by: usize) -> impl Iterator<Item = &Member> {
-        let members = self.held.iter().filter(move |((who, _), _)| *who == by).map(|(_, member)| member);
-        members.filter(|member| member.state == State::Alive)
+        let members = self.held.iter().filter(move |((who, _), _)| *who == by).map(|(_, member)| member.as_ref());
+        members.filter(|member: &&Member| member.state == State::Alive)
     }
 
     /// The tabs that a node holds alive.
@@ -160,7 +160,7 @@ impl Heard {
     }
 
     /// A node's list of members may be older than the trace that it is read beside.
-    fn learn(&mut self, by: usize, of: Member) {
+    fn learn(&mut self, by: usize, of: Arc<Member>) {
         let before = self.held.get(&(by, of.id));
         if before.is_none_or(|before| before.precedence() < of.precedence()) {
             self.held.insert((by, of.id), of);
@@ -198,7 +198,7 @@ fn listen(heard: &Weak<Mutex<Heard>>, by: usize, address: &str) -> Option<()> {
     None
 }
 
-fn members(address: &str) -> Option<Vec<Member>> {
+fn members(address: &str) -> Option<Vec<Arc<Member>>> {
     let (_, body) = read(agent().get(format!("http://{address}/v1/members")).call())?;
     let body: Value = serde_json::from_str(&body).ok()?;
     serde_json::from_value(body["members"].clone()).ok()
