@@ -216,6 +216,7 @@ texts! {
     mobile: "手机", "phone";
     drowsy_means: "这个标签页被隐藏，随时可能沉默；那不等于死亡", "The tab is hidden and may fall silent at any time, which does not mean that it is dead";
 
+    recovering: "多数派已失去，幸存者建立了新集群，正在合并各自的数据；合并完成之前不提供服务。", "A majority was lost. Survivors have begun a new cluster and merge what they hold; until that is done nobody is served.";
     learning: "新成员先学习", "Newcomers learn first";
     learning_lead: "变更开始之前，将成为所有者的成员先取得它们的数据，这样两组都要点头的时间就短。", "Before a change begins, members that are to own fetch their data, so that the time in which both groups must agree is short.";
 

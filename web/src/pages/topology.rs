@@ -53,6 +53,7 @@ fn InForce(screen: &Screen) -> Html {
                 </div>
                 { figures(numbers) }
             </div>
+            if config.recovers.is_some() { <p class="alarm" role="alert">{ texts.recovering }</p> }
             if config.current.is_tabs_alone() { <p class="alarm" role="note">{ texts.tabs_alone }</p> }
             <h2>{ texts.seats }</h2>
             <div class="scroll">
