@@ -48,7 +48,8 @@ async fn main() {
         xtask::build_server().expect("the server builds");
         let web = xtask::web::build(xtask::web::Profile::Release).expect("the web app builds");
         if wants("tabs") {
-            tabs::many(&web).await;
+            tabs::many(&web, tabs::Lie::OneWindow).await;
+            tabs::many(&web, tabs::Lie::Windows).await;
         }
         if wants("hidden") {
             tabs::hidden(&web).await;

@@ -25,22 +25,32 @@ const HIDDEN_SECONDS: u64 = 600;
 /// How many members a tab's screen shows alive or suspect.
 const SHOWN: &str = "document.querySelectorAll('table.data tbody :is(.state.alive, .state.suspect)').length";
 
+/// How the tabs lie.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Lie {
+    /// In one window, as people have them: one is in front and the others are hidden.
+    OneWindow,
+    /// Each in a window of its own, all in sight: every page draws.
+    Windows,
+}
+
 /// Opens a tab, then all others without waiting for them, and when all are there kills a server.
 ///
 /// The one that comes alone costs what joining costs. The others also wait for each other's pages to start, which is a
 /// matter of processors.
-pub(crate) async fn many(web: &Path) {
+pub(crate) async fn many(web: &Path, lie: Lie) {
+    println!("{}", if lie == Lie::OneWindow { "tabs of one window:" } else { "tabs all in sight:" });
     let mut cluster = Cluster::start(Some(web));
     let views = Views::follow(&cluster.nodes);
     let browser = Browser::launch().await;
     let first = Instant::now();
-    open(&browser, &cluster, 0).await;
+    open(&browser, &cluster, 0, lie).await;
     let joined = all_alive(&views, first, 1);
     figure("one tab opened: alive for all servers", &seconds(joined), "");
     let (second, mut last) = (Instant::now(), first);
     for number in 1..TABS {
         last = Instant::now();
-        open(&browser, &cluster, number).await;
+        open(&browser, &cluster, number, lie).await;
     }
     let joined = all_alive(&views, last, TABS);
     let what = format!("{} more opened within {}", TABS - 1, seconds(last - second));
@@ -69,8 +79,12 @@ pub(crate) async fn many(web: &Path) {
 }
 
 /// Opens a tab of one of the servers, on the screen that draws the least.
-async fn open(browser: &Browser, cluster: &Cluster, number: usize) {
-    browser.open(&cluster.nodes[number % SERVERS].url("/#/join?lang=en")).await;
+async fn open(browser: &Browser, cluster: &Cluster, number: usize, lie: Lie) {
+    let url = cluster.nodes[number % SERVERS].url("/#/join?lang=en");
+    match lie {
+        Lie::OneWindow => browser.open_over(&url).await,
+        Lie::Windows => browser.open(&url).await,
+    };
 }
 
 fn all_alive(views: &Views, began: Instant, tabs: usize) -> Duration {
