@@ -420,6 +420,19 @@ mod tests {
     }
 
     #[test]
+    fn newcomers_are_shown_while_they_learn_and_no_longer() {
+        let mut epochs = Epochs::default();
+        let newcomers = |have| BTreeMap::from([(n(4), Progress { have, of: 9 })]);
+        tell(&mut epochs, 1, [1, 5].map(|have| TopologyEvent::Learning { newcomers: newcomers(have) }));
+        assert_eq!(*epochs.learning(), newcomers(5));
+        tell(&mut epochs, 2, [TopologyEvent::Adopted(joint())]);
+        assert!(epochs.learning().is_empty());
+        tell(&mut epochs, 1, [TopologyEvent::Learning { newcomers: newcomers(1) }]);
+        tell(&mut epochs, 1, [TopologyEvent::Stalled { member: n(4) }]);
+        assert!(epochs.learning().is_empty());
+    }
+
+    #[test]
     fn votes_are_promises_before_the_proposal_and_acceptances_after_it() {
         let (mut epochs, joint, one) = (Epochs::default(), joint(), ballot(1, 1));
         let done = joint.complete().expect("joint");
