@@ -96,6 +96,12 @@ pub enum Refusal {
         /// Who.
         member: NodeId,
     },
+    /// A survivor stopped to answer after others had left the old cluster: they are in none, until the survivors are named
+    /// again.
+    SurvivorLost {
+        /// Who.
+        member: NodeId,
+    },
     /// The cluster was recovered, and its members merge what they hold.
     Recovering,
     /// Fewer members would be left than each key has copies.
@@ -134,6 +140,7 @@ impl Refusal {
             Self::MajorityAlive => "MAJORITY_ALIVE",
             Self::NotASurvivor => "NOT_A_SURVIVOR",
             Self::SurvivorSilent { .. } => "SURVIVOR_SILENT",
+            Self::SurvivorLost { .. } => "SURVIVOR_LOST",
             Self::Recovering => "RECOVERING",
             Self::TooFewMembers { .. } => "TOO_FEW_MEMBERS",
             Self::NoChange => "NO_CHANGE",
@@ -143,7 +150,7 @@ impl Refusal {
     /// True if nothing happened and nothing will; false if the request may still take effect.
     #[must_use]
     pub fn is_definite(&self) -> bool {
-        !matches!(self, Self::TimeoutUnknown { .. })
+        !matches!(self, Self::TimeoutUnknown { .. } | Self::SurvivorLost { .. })
     }
 }
 
@@ -227,6 +234,11 @@ impl fmt::Display for Refusal {
                 f,
                 "{member} does not answer, or has not the storage that its seat was given to; nothing was done; name \
                  only members that run"
+            ),
+            Self::SurvivorLost { member } => write!(
+                f,
+                "{member} stopped to answer after others had left the old cluster, and nobody is served now; name the \
+                 survivors again, to any of them, without those that are gone"
             ),
             Self::Recovering => f.write_str("the cluster was recovered and merges what its members hold; try again"),
             Self::TooFewMembers { replicas } => {

@@ -170,3 +170,48 @@ fn one_is_enough() {
         "{listed:?}"
     );
 }
+
+/// A survivor dies while the others leave: the person hears of it, and names those who are left, to any of them.
+#[test]
+fn a_survivor_that_is_lost_on_the_way_is_left_out_the_next_time() {
+    let mut sim = cluster(6, 5);
+    for place in [3, 4] {
+        sim.crash(place);
+    }
+    sim.run_for(Duration::secs(30));
+    let survivors = [0, 1, 2].map(|place| sim.id(place)).into();
+    let id = sim.request(0, topology::Op::Recover { survivors }.into()).expect("it runs");
+    let left = |sim: &Sim| sim.node(0).is_some_and(|node| node.view().left.is_some());
+    assert!(sim.run_until(Duration::secs(10), left), "it leaves");
+    sim.crash(2);
+    sim.run_for(Duration::secs(15));
+    let member = sim.id(2);
+    assert_eq!(sim.take_reply(id), Some(Err(Refusal::SurvivorLost { member })));
+    let answer = recover(&mut sim, 1, &[0, 1]);
+    assert!(matches!(answer, Ok(Outcome::Topology(topology::Outcome::Recovered { .. }))), "{answer:?}");
+    assert!(sim.run_until(Duration::secs(20), |sim| is_served(sim, &[0, 1])), "it does not serve");
+}
+
+/// Two persons ask two survivors at once: never two clusters that serve, and whoever asks again gets one.
+#[test]
+fn two_recoveries_at_once_do_not_make_two_clusters() {
+    for delay in 0..12 {
+        let mut sim = cluster(7, 5);
+        for place in [2, 3, 4] {
+            sim.crash(place);
+        }
+        sim.run_for(Duration::secs(30));
+        let survivors: Vec<_> = [0, 1].map(|place| sim.id(place)).into();
+        sim.request(0, topology::Op::Recover { survivors: survivors.clone() }.into()).expect("it runs");
+        sim.run_for(Duration::millis(delay));
+        sim.request(1, topology::Op::Recover { survivors }.into()).expect("it runs");
+        sim.run_for(Duration::secs(30));
+        if !is_served(&sim, &[0, 1]) {
+            let answer = recover(&mut sim, 0, &[0, 1]);
+            assert!(answer.is_ok(), "{answer:?} after {delay} ms");
+            assert!(sim.run_until(Duration::secs(20), |sim| is_served(sim, &[0, 1])), "after {delay} ms");
+        }
+        let cluster = |place: usize| sim.node(place).and_then(|n| n.view().chosen.as_ref()).map(|c| c.config.cluster);
+        assert_eq!(cluster(0), cluster(1), "after {delay} ms");
+    }
+}

@@ -1,7 +1,7 @@
 //! The command line's side of the HTTP interface.
 
 use std::io::{IsTerminal, Read, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use ureq::http::{Request, Response};
@@ -220,7 +220,7 @@ fn is_wanted() -> Result<bool, Failure> {
 
 /// Waits until the newcomers have fetched what they are to own, and the change begins. Returns its epoch.
 fn wait_until_learnt(server: &Server) -> Result<u64, Failure> {
-    let mut told = String::new();
+    let (mut told, mut heard) = (String::new(), Instant::now());
     loop {
         let learning = fetch_topology(server)?["learning"].take();
         if let Some(code) = learning["error"]["code"].as_str() {
@@ -241,7 +241,11 @@ fn wait_until_learnt(server: &Server) -> Result<u64, Failure> {
         let now = learning["newcomers"].as_array().into_iter().flatten().map(far).collect::<Vec<_>>().join("; ");
         if now != told {
             println!("{now}");
-            told = now;
+            (told, heard) = (now, Instant::now());
+        }
+        if heard.elapsed() >= PATIENCE {
+            let message = "nothing was heard of the change for long; see qunlong topology, and ask again";
+            return Err(Failure { exit: EXIT_UNKNOWN, ..Failure::new("UNKNOWN", message) });
         }
         std::thread::sleep(Duration::from_millis(200));
     }

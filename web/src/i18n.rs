@@ -509,6 +509,11 @@ pub fn refusal(language: Language, refusal: &Refusal) -> String {
         Refusal::SurvivorSilent { member } => {
             format!("{member} 没有应答，或丢失了其席位所属的存储；什么都没有做；请只列出在运行的成员")
         }
+        Refusal::SurvivorLost { member } => {
+            format!(
+                "其他幸存者离开原集群之后，{member} 不再应答，现在没有节点提供服务；请去掉失去的成员，再向任一幸存者列出幸存者"
+            )
+        }
         Refusal::Recovering => "集群刚被恢复，成员正在合并各自的数据；请重试".to_owned(),
         Refusal::NoChange => "什么都不会改变".to_owned(),
     };

@@ -16,7 +16,7 @@ use crate::quorum::{Level, Tally, majority};
 use crate::refusal::Refusal;
 use crate::time::Instant;
 use crate::version::{Context, Dot, Sibling, Versions};
-use crate::view::Chosen;
+use crate::view::{Chosen, View};
 
 /// The operations that wait for answers, by their numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -143,11 +143,7 @@ impl Coordinator {
     }
 
     fn begin(&self, cx: &mut Ctx<'_>, seq: u64, op: Op, fx: &mut Effects<Kv>) -> Result<Work, Refusal> {
-        let nothing = if cx.view.left.is_some() { Refusal::Recovering } else { Refusal::NoEpoch };
-        let chosen = cx.view.chosen.as_ref().ok_or(nothing)?;
-        if chosen.config.recovers.is_some() {
-            return Err(Refusal::Recovering);
-        }
+        let chosen = serving(cx.view)?;
         Ok(match op {
             Op::Get { key, read, .. } => {
                 check_size(&key, None)?;
@@ -421,12 +417,14 @@ impl Coordinator {
         fx.disarm(Timer::Retry(old));
         self.seq += 1;
         let (seq, id, deadline, handed_out) = (self.seq, pending.id, pending.deadline, pending.handed_out);
-        let again = match pending.work {
-            Work::Get(reading) => {
+        let refused = serving(cx.view).err();
+        let again = match (refused, pending.work) {
+            (Some(refusal), _) => Err(refusal),
+            (None, Work::Get(reading)) => {
                 Reading::begin(cx, seq, OpKind::Get, (reading.key, reading.round), reading.level, fx).map(Work::Get)
             }
-            Work::ReadThenPut(_, put) | Work::Put(_, put) => self.begin_put(cx, seq, put, fx),
-            Work::List(listing) => {
+            (None, Work::ReadThenPut(_, put) | Work::Put(_, put)) => self.begin_put(cx, seq, put, fx),
+            (None, Work::List(listing)) => {
                 Ok(Work::List(Listing::begin(cx, seq, listing.prefix, listing.after, listing.limit, fx)))
             }
         };
@@ -695,6 +693,16 @@ impl Page {
 
     fn round(&self, partition: Partition) -> Round {
         self.rounds.get(&partition).copied().unwrap_or_default()
+    }
+}
+
+/// The configuration by which clients are served, if they are.
+fn serving(view: &View) -> Result<&Chosen, Refusal> {
+    match &view.chosen {
+        Some(chosen) if chosen.config.recovers.is_none() => Ok(chosen),
+        Some(_) => Err(Refusal::Recovering),
+        None if view.left.is_some() => Err(Refusal::Recovering),
+        None => Err(Refusal::NoEpoch),
     }
 }
 

@@ -43,6 +43,8 @@ use crate::view::Chosen;
 const INTERVAL: Duration = Duration::millis(300);
 /// Those who have not answered the survey by then are not there.
 const PATIENCE: Duration = Duration::secs(5);
+/// Those who were there, and have not said by then that they have left, are gone as well.
+const LEAVING: Duration = Duration::secs(10);
 
 /// A cluster that a node has left for another one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -106,9 +108,12 @@ impl Topology {
     pub(super) fn go_on_recovering(&mut self, cx: &mut Ctx<'_>, fx: &mut Effects<Self>) {
         let Some(recovery) = &mut self.recovery else { return };
         let silent = || recovery.survivors.iter().copied().filter(|node| !recovery.answers.contains_key(node));
-        let late = cx.now.mono.since(recovery.began) >= PATIENCE;
+        let waited = cx.now.mono.since(recovery.began);
         match silent().next() {
-            Some(member) if late && !recovery.leaving => {
+            Some(member) if recovery.leaving && waited >= LEAVING => {
+                return self.end_recovery(Err(Refusal::SurvivorLost { member }), fx);
+            }
+            Some(member) if !recovery.leaving && waited >= PATIENCE => {
                 return self.end_recovery(Err(Refusal::SurvivorSilent { member }), fx);
             }
             Some(_) => {
@@ -130,7 +135,12 @@ impl Topology {
     fn found_anew(&mut self, cx: &mut Ctx<'_>, fx: &mut Effects<Self>) {
         let Some(recovery) = &self.recovery else { return };
         let newest = recovery.answers.values().max_by_key(|config| config.epoch);
-        let Some(config) = newest.and_then(|config| config.fork(recovery.to, &recovery.survivors)) else { return };
+        // It has left for this very cluster, and not for that of a recovery that somebody else was asked for meanwhile.
+        let is_mine = self.left.as_ref().is_some_and(|left| left.to == recovery.to);
+        let config = newest.filter(|_| is_mine).and_then(|config| config.fork(recovery.to, &recovery.survivors));
+        let Some(config) = config else {
+            return self.end_recovery(Err(Refusal::SurvivorLost { member: cx.me }), fx);
+        };
         fx.trace(|| Event::Recovered(config.clone()));
         self.adopt(cx, config.clone(), fx);
         announce(cx, &config, fx);
@@ -157,7 +167,13 @@ impl Topology {
     /// A survivor leaves its cluster: from now on it takes no part in it, whatever happens.
     pub(super) fn on_leave(&mut self, cx: &Ctx<'_>, from: NodeId, op: OpId, to: ClusterId, fx: &mut Effects<Self>) {
         let known = self.chosen.as_ref().or(self.left.as_ref().map(|left| &left.config));
-        let Some(config) = known.filter(|config| config.seats(from) && config.seats(cx.me)).cloned() else { return };
+        let Some(config) = known.filter(|config| config.seats(from)).cloned() else { return };
+        let mine = config.seat(cx.me).filter(|seat| seat.incarnation == cx.config.profile.storage);
+        // Whoever recovers itself does not leave for another's recovery: one of the two ends, and is asked for again.
+        let other = self.recovery.as_ref().is_some_and(|recovery| recovery.leaving && recovery.op != op);
+        if mine.is_none() || other {
+            return;
+        }
         if self.chosen.as_ref().is_some_and(|config| config.cluster == to) {
             return;
         }

@@ -15,7 +15,7 @@ pub(super) fn error(status: StatusCode, code: &str, message: &str) -> Response {
 /// A request that the cluster did not do, or may not have done.
 pub(super) fn refused(refusal: &Refusal) -> Response {
     let status = match refusal {
-        Refusal::TimeoutUnknown { .. } => StatusCode::GATEWAY_TIMEOUT,
+        Refusal::TimeoutUnknown { .. } | Refusal::SurvivorLost { .. } => StatusCode::GATEWAY_TIMEOUT,
         Refusal::NoQuorum { .. }
         | Refusal::NoEpoch
         | Refusal::WrongEpoch { .. }
