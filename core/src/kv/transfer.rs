@@ -155,7 +155,9 @@ impl Transfer {
         let mine = |partition: &Partition| {
             let owners = chosen.owners(*partition);
             let comes = owners.next.is_some_and(|next| next.contains(&cx.me));
-            comes || (owners.contains(cx.me) && store.lacks(*partition))
+            // After a restart in the middle of a recovery, too: what was merged before it has to be told again.
+            let merges = chosen.config.recovers.is_some() || store.lacks(*partition);
+            comes || (owners.contains(cx.me) && merges)
         };
         self.waiting = Partition::all().filter(mine).collect();
         // In another order on each, so that they do not all ask the same owner for the same at once.

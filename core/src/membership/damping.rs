@@ -2,8 +2,7 @@
 //!
 //! A member that is up for a second and down for a second would be suspected, and refute, and be suspected: each time
 //! everybody would tell everybody, and whoever goes by the view would be sent back and forth. So a member that has
-//! raised its incarnation within the last [`CALM`], as it does to refute, must miss [`LOOKS`] probes more, in a row,
-//! before this node accuses it. One that comes and goes answers one of them; one that is gone is found out a few
+//! refuted a suspicion within the last [`CALM`] must miss all probes for [`LOOK`] more before this node accuses it. One that comes and goes answers one of them; one that is gone is found out a few
 //! seconds later than others. What changes in the view of such a member changes about once a [`CALM`].
 
 use alloc::collections::BTreeMap;
@@ -13,24 +12,25 @@ use crate::time::{Duration, Instant};
 
 /// So long after it has spoken up a member is looked at again.
 const CALM: Duration = Duration::secs(60);
-/// How often.
-const LOOKS: u8 = 4;
+/// For how long it must have been silent then. A node that is slow itself looks at it less often in that time, not for
+/// longer.
+const LOOK: Duration = Duration::secs(4);
 
-/// Who has spoken up lately, when, and how often it has been looked at again since it last answered.
+/// Who has spoken up lately, when, and since when it has been silent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Damping(BTreeMap<NodeId, (Instant, u8)>);
+pub(super) struct Damping(BTreeMap<NodeId, (Instant, Option<Instant>)>);
 
 impl Damping {
-    /// A member has raised its incarnation.
+    /// A member has refuted what was said of it.
     pub(super) fn spoke(&mut self, node: NodeId, now: Instant) {
         self.0.retain(|_, (at, _)| now.since(*at) < CALM);
-        self.0.insert(node, (now, 0));
+        self.0.insert(node, (now, None));
     }
 
     /// It has answered.
     pub(super) fn answered(&mut self, node: NodeId) {
-        if let Some((_, looks)) = self.0.get_mut(&node) {
-            *looks = 0;
+        if let Some((_, silent)) = self.0.get_mut(&node) {
+            *silent = None;
         }
     }
 
@@ -41,10 +41,9 @@ impl Damping {
 
     /// It has not answered: whether to look again rather than to accuse it.
     pub(super) fn looks_again(&mut self, node: NodeId, now: Instant) -> bool {
-        let Some((at, looks)) = self.0.get_mut(&node) else { return false };
-        let again = now.since(*at) < CALM && *looks < LOOKS;
-        *looks += u8::from(again);
-        again
+        let Some((at, silent)) = self.0.get_mut(&node) else { return false };
+        let since = *silent.get_or_insert(now);
+        now.since(*at) < CALM && now.since(since) < LOOK
     }
 }
 
@@ -57,9 +56,10 @@ mod tests {
         let (node, mut damping, now) = (NodeId::small(1), Damping::default(), Instant(0));
         assert!(!damping.looks_again(node, now), "nobody heard it speak up");
         damping.spoke(node, now);
-        assert_eq!((0..9).filter(|_| damping.looks_again(node, now)).count(), usize::from(LOOKS));
+        assert!(damping.looks_again(node, now) && damping.looks_again(node, now + Duration::secs(3)));
+        assert!(!damping.looks_again(node, now + LOOK));
         damping.answered(node);
-        assert!(damping.looks_again(node, now));
+        assert!(damping.looks_again(node, now + LOOK));
         assert!(!damping.looks_again(node, now + CALM));
     }
 }

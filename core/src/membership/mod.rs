@@ -312,7 +312,8 @@ impl Membership {
         let is_new_boot = before.is_none_or(|before| before.generation < claim.generation);
         if is_new_boot || !claim.is_reachable() {
             self.damping.end(claim.id);
-        } else if claim.state == State::Alive {
+        } else if claim.state == State::Alive && before.is_some_and(|before| before.profile == claim.profile) {
+            // It has nothing else to say than that it lives: it refutes.
             self.damping.spoke(claim.id, cx.now.mono);
         }
         match claim.state {

@@ -80,7 +80,9 @@ pub(super) fn apply(config: &ClusterConfig, steps: &[Step], view: &View) -> Resu
         match *step {
             Step::Add { member, weight } => {
                 let known = view.members.get(&member).ok_or(Refusal::UnknownMember { member })?;
-                if !config.may_seat(member, known.profile.storage) && !planted(Mutant::AmnesiacSits) {
+                // Also where it has a seat still that this very change takes from it.
+                let same = config.seat(member).is_none_or(|seat| seat.incarnation == known.profile.storage);
+                if !(same && config.may_seat(member, known.profile.storage)) && !planted(Mutant::AmnesiacSits) {
                     return Err(Refusal::StorageLost);
                 }
                 let seat = Seat { weight: weight.min(limits::WEIGHT), ..seat_of(&known.profile) };

@@ -81,7 +81,12 @@ impl Topology {
     /// Has the newcomers of a change learn first, if there are any.
     pub(super) fn learn_first(&mut self, cx: &mut Ctx<'_>, wanted: ClusterConfig, op: OpId, fx: &mut Effects<Self>) {
         let seated = |node: &NodeId| wanted.current.storage.contains_key(node);
-        let to_come = wanted.next.iter().flat_map(Roster::owners).map(|(node, _)| node).filter(|node| !seated(node));
+        let placement = wanted.next.as_ref().map(|next| Placement::new(next, wanted.replicas));
+        let owns = |node: &NodeId| {
+            placement.iter().any(|p| Partition::all().any(|partition| p.owners(partition).contains(node)))
+        };
+        let to_come = wanted.next.iter().flat_map(Roster::owners).map(|(node, _)| node);
+        let to_come = to_come.filter(|node| !seated(node) && owns(node));
         let newcomers: BTreeMap<_, _> = to_come.map(|node| (node, (Progress::default(), cx.now.mono))).collect();
         if newcomers.is_empty() || !cx.config.autopilot.learn_first {
             return self.propose(cx, wanted, alloc::vec![op], fx);

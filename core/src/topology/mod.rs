@@ -301,7 +301,7 @@ pub enum Outcome {
         /// Its first epoch.
         epoch: Epoch,
     },
-    /// It begins once these members have fetched what they are to own; see [`Topology::followed`].
+    /// It begins once these members have fetched what they are to own; see [`crate::Node::followed`].
     Learning {
         /// The epoch in force.
         epoch: Epoch,
@@ -774,7 +774,7 @@ impl Protocol for Topology {
     fn restore(&mut self, record: Record) {
         match record {
             Record::Chosen(config) => {
-                if self.chosen.as_ref().is_none_or(|mine| mine.epoch < config.epoch) {
+                if self.chosen.as_ref().is_none_or(|mine| mine.epoch <= config.epoch) {
                     self.register.enter(config.epoch);
                     self.chosen = Some(config);
                 }

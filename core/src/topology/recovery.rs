@@ -98,7 +98,8 @@ impl Topology {
         if !survivors.contains(&cx.me) || self.recovery.is_some() {
             return Err(Refusal::NotASurvivor);
         }
-        if self.left.is_none() && has_majority(cx, config) {
+        // One that recovers already serves nobody: if a survivor is lost meanwhile, it is begun anew without it.
+        if self.left.is_none() && config.recovers.is_none() && has_majority(cx, config) {
             return Err(Refusal::MajorityAlive);
         }
         Ok(())
@@ -171,7 +172,8 @@ impl Topology {
         let mine = config.seat(cx.me).filter(|seat| seat.incarnation == cx.config.profile.storage);
         // Whoever recovers itself does not leave for another's recovery: one of the two ends, and is asked for again.
         let other = self.recovery.as_ref().is_some_and(|recovery| recovery.leaving && recovery.op != op);
-        if mine.is_none() || other {
+        // Nor does whoever is just entering the new one.
+        if mine.is_none() || other || self.adopting.is_some() {
             return;
         }
         if self.chosen.as_ref().is_some_and(|config| config.cluster == to) {
