@@ -215,3 +215,38 @@ fn two_recoveries_at_once_do_not_make_two_clusters() {
         assert_eq!(cluster(0), cluster(1), "after {delay} ms");
     }
 }
+
+/// A survivor restarts while they merge: what it had merged before it merges and tells of again.
+#[test]
+fn a_restart_while_survivors_merge_blocks_nothing() {
+    for delay in (0..1_000).step_by(50) {
+        let mut sim = cluster(8, 5);
+        put(&mut sim, 0, 1, "kept").expect("acknowledged");
+        for place in [2, 3, 4] {
+            sim.crash(place);
+        }
+        sim.run_for(Duration::secs(30));
+        recover(&mut sim, 0, &[0, 1]).expect("it begins");
+        sim.run_for(Duration::millis(delay));
+        sim.crash(0);
+        sim.start(0);
+        assert!(sim.run_until(Duration::secs(30), |sim| is_served(sim, &[0, 1])), "after {delay} ms");
+    }
+}
+
+/// A survivor is lost after the new cluster has begun and before it serves: it is begun anew without it.
+#[test]
+fn a_survivor_that_is_lost_while_they_merge_is_left_out() {
+    let mut sim = cluster(9, 5);
+    for place in [3, 4] {
+        sim.crash(place);
+    }
+    sim.run_for(Duration::secs(30));
+    recover(&mut sim, 0, &[0, 1, 2]).expect("it begins");
+    sim.crash(2);
+    sim.run_for(Duration::secs(20));
+    assert!(!is_served(&sim, &[0, 1]), "what it holds is not merged");
+    let answer = recover(&mut sim, 0, &[0, 1]);
+    assert!(matches!(answer, Ok(Outcome::Topology(topology::Outcome::Recovered { .. }))), "{answer:?}");
+    assert!(sim.run_until(Duration::secs(20), |sim| is_served(sim, &[0, 1])), "it does not serve");
+}
