@@ -82,7 +82,8 @@ pub(super) fn apply(config: &ClusterConfig, steps: &[Step], view: &View) -> Resu
                 let known = view.members.get(&member).ok_or(Refusal::UnknownMember { member })?;
                 // Also where it has a seat still that this very change takes from it.
                 let same = config.seat(member).is_none_or(|seat| seat.incarnation == known.profile.storage);
-                if !(same && config.may_seat(member, known.profile.storage)) && !planted(Mutant::AmnesiacSits) {
+                let may = same && config.may_seat(member, known.profile.storage);
+                if !may && !planted(Mutant::AmnesiacSits) {
                     return Err(Refusal::StorageLost);
                 }
                 let seat = Seat { weight: weight.min(limits::WEIGHT), ..seat_of(&known.profile) };
