@@ -19,7 +19,10 @@ use qunlong_core::membership::Event;
 use serde_json::Value;
 
 use crate::support::cluster::{Process, agent, read};
-use crate::{LOOK, until};
+use crate::until;
+
+/// A node that does not answer is asked again after this. More often would be a load of its own while one is dead.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// The views of several nodes, which are numbered as they were given.
 pub(crate) struct Views {
@@ -56,7 +59,7 @@ impl Views {
                 while heard.strong_count() > 0 {
                     // However a trace ends, its node is asked again.
                     let _ = listen(&heard, by, &address);
-                    std::thread::sleep(LOOK);
+                    std::thread::sleep(AGAIN);
                 }
             });
         }
