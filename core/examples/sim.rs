@@ -18,8 +18,9 @@ use std::time::Instant;
 use clap::Parser;
 use qunlong_core::mutant::{self, Mutant};
 use qunlong_core::recording;
+use qunlong_core::sim::drawer::Drawer;
 use qunlong_core::sim::minimise::minimise;
-use qunlong_core::sim::plan::{Drawer, Plan};
+use qunlong_core::sim::plan::Plan;
 use qunlong_core::sim::swarm::{self, Failure, REACHED, Report, Watched};
 use qunlong_core::trace::Level;
 

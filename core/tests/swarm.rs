@@ -2,7 +2,8 @@
 //! Natively and in wasm32 the same.
 
 use qunlong_core::Duration;
-use qunlong_core::sim::plan::{Drawer, Plan};
+use qunlong_core::sim::drawer::Drawer;
+use qunlong_core::sim::plan::Plan;
 use qunlong_core::sim::swarm::{self, Failure, Report};
 
 /// Inputs that the nodes of one run handle.

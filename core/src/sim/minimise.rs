@@ -64,7 +64,8 @@ fn calmer_world(mut plan: Plan, fails: &mut impl FnMut(&Plan) -> bool) -> Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sim::plan::{Action, Drawer};
+    use crate::sim::drawer::Drawer;
+    use crate::sim::plan::Action;
 
     #[test]
     fn only_what_matters_is_left() {

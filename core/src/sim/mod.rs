@@ -6,14 +6,15 @@
 //!
 //! - [`cluster`] moves time, delivers messages, crashes and restarts nodes;
 //! - [`network`] decides what becomes of a message; [`disk`] what becomes of a write;
-//! - [`plan`] draws what happens from a seed, or reads it as text; [`swarm`] does it and judges; [`minimise`] shrinks a
-//!   plan that fails;
+//! - [`drawer`] draws what happens from a seed; [`plan`] is that, also as text; [`swarm`] does it and judges; [`minimise`]
+//!   shrinks a plan that fails;
 //! - [`script`] reads scenarios as text and tells what happened as text;
 //! - [`check`] judges client histories from outside: it knows what was acknowledged, and nothing of the nodes.
 
 pub mod check;
 pub mod cluster;
 pub mod disk;
+pub mod drawer;
 pub mod minimise;
 pub mod network;
 pub mod plan;

@@ -7,7 +7,8 @@ use qunlong_core::kv::{self, WriteContext};
 use qunlong_core::quorum::Level;
 use qunlong_core::recording::Reader;
 use qunlong_core::sim::Sim;
-use qunlong_core::sim::plan::{Drawer, Plan};
+use qunlong_core::sim::drawer::Drawer;
+use qunlong_core::sim::plan::Plan;
 use qunlong_core::wire::{self, FrameWriter, Hello, Packet, Proof};
 use qunlong_core::{Bytes, ClusterId, Duration, Generation, Input, NodeId, Op, Record, membership};
 

@@ -8,8 +8,8 @@ use crate::id::{Generation, NodeId};
 use crate::member::State;
 use crate::sim::Sim;
 
-/// Whether all running nodes, but for one that nobody has to mind, hold the same members alive, are in the same settled epoch, and the owners of each key hold
-/// the same versions of it.
+/// Whether all running nodes, but for one that nobody has to mind, hold the same members alive, are in the same settled
+/// epoch, and the owners of each key hold the same versions of it.
 ///
 /// # Errors
 ///
