@@ -505,8 +505,8 @@ impl Shared {
                 self.view.learning = Some((epoch, partitions));
                 self.view_changed = true;
             }
-            Effect::TakenOver(epoch, partitions) => {
-                self.view.taken_over = Some((epoch, partitions));
+            Effect::TakenOver(epoch, partitions, pages) => {
+                (self.view.taken_over, self.view.pages) = (Some((epoch, partitions)), pages);
                 self.view_changed = true;
             }
             Effect::Adopt(config) => {

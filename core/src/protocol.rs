@@ -147,7 +147,7 @@ pub enum Effect<P: Protocol> {
     /// Topology alone: this node is to own these partitions after the settled epoch, and fetches them now.
     Learn(Epoch, BTreeSet<Partition>),
     /// Data protocols: these partitions have been taken over in this joint epoch, and their records precede this.
-    TakenOver(Epoch, BTreeSet<Partition>),
+    TakenOver(Epoch, BTreeSet<Partition>, u32),
 }
 
 /// The effects of one step, in order.
@@ -234,8 +234,8 @@ impl<P: Protocol> Effects<P> {
         self.list.push(Effect::Learn(epoch, partitions));
     }
 
-    pub(crate) fn taken_over(&mut self, epoch: Epoch, partitions: BTreeSet<Partition>) {
-        self.list.push(Effect::TakenOver(epoch, partitions));
+    pub(crate) fn taken_over(&mut self, epoch: Epoch, partitions: BTreeSet<Partition>, pages: u32) {
+        self.list.push(Effect::TakenOver(epoch, partitions, pages));
     }
 
     pub(crate) fn adopt(&mut self, config: ClusterConfig) {

@@ -24,6 +24,8 @@ pub struct View {
     pub learning: Option<(Epoch, BTreeSet<Partition>)>,
     /// While a change is under way, or this node learns: of which epoch, and the partitions that this node has taken over, durably.
     pub taken_over: Option<(Epoch, BTreeSet<Partition>)>,
+    /// Pages that this node has fetched for that so far.
+    pub pages: u32,
 }
 
 /// A chosen configuration and the placement that follows from it.
@@ -141,11 +143,16 @@ impl View {
         choose(linked, turn).or_else(|| choose(self.relays(), turn))
     }
 
+    /// The configuration in force, or the one that this node has left.
+    #[must_use]
+    pub fn config(&self) -> Option<&ClusterConfig> {
+        self.chosen.as_ref().map(|chosen| &chosen.config).or(self.left.as_ref())
+    }
+
     /// Whether a peer may speak for others: servers of the epoch do, and those of the one that this node has left.
     #[must_use]
     pub fn may_relay(&self, peer: NodeId) -> bool {
-        let config = self.chosen.as_ref().map(|chosen| &chosen.config).or(self.left.as_ref());
-        config.is_some_and(|config| config.relays(peer))
+        self.config().is_some_and(|config| config.relays(peer))
     }
 
     /// The linked peers that relay: servers of the epoch, and before there is one, any server.

@@ -6,7 +6,7 @@ use qunlong_core::lift::EventKind;
 use qunlong_core::member::State;
 use qunlong_core::sim::cluster::Sim;
 use qunlong_core::trace::Level;
-use qunlong_core::{Duration, Epoch, NodeId, membership};
+use qunlong_core::{Duration, Epoch, Generation, NodeId, Refusal, membership};
 
 /// Per observer, how often what it holds of `about` has changed.
 fn changes(sim: &mut Sim, about: NodeId, counts: &mut BTreeMap<NodeId, usize>) {
@@ -70,4 +70,37 @@ fn a_tab_outlives_its_relay_without_a_change_of_membership() {
     }
     assert_eq!(doubts, 0);
     assert_eq!(sim.node(0).map(|node| node.view().epoch()), Some(Epoch(1)));
+}
+
+/// A page says for its node that it is closed, for the node may not get to it: everybody knows at once, and a node that
+/// lives all the same says so.
+#[test]
+fn the_farewell_of_a_page_counts_at_once_and_is_refuted_by_a_node_that_lives() {
+    let mut sim = Sim::with(5, 3, 2, 3, |config| config.autopilot.enabled = false);
+    sim.run_for(Duration::secs(20));
+    let (closed, open) = (3, 4);
+    let farewell = |sim: &mut Sim, tab: usize, boot: u64| {
+        let member = sim.id(tab);
+        let generation = sim.node(0).and_then(|node| node.view().members.get(&member).map(|known| known.generation));
+        let Generation(now) = generation.expect("it is known");
+        let op = membership::Op::Farewell { member, generation: Generation(now - boot) };
+        let id = sim.request(0, op.into()).expect("it runs");
+        sim.run_for(Duration::millis(1));
+        sim.take_reply(id).expect("an answer")
+    };
+    let held = |sim: &Sim, tab: usize, state: State| {
+        let id = sim.id(tab);
+        (0..3).all(|at| sim.node(at).and_then(|node| node.view().members.get(&id)).is_some_and(|m| m.state == state))
+    };
+    sim.crash(closed);
+    assert!(farewell(&mut sim, closed, 0).is_ok());
+    assert!(sim.run_until(Duration::secs(1), |sim| held(sim, closed, State::Left)), "they know");
+
+    assert!(farewell(&mut sim, open, 0).is_ok());
+    assert!(sim.run_until(Duration::secs(2), |sim| held(sim, open, State::Left)), "they believe it");
+    assert!(sim.run_until(Duration::secs(5), |sim| held(sim, open, State::Alive)), "until it says otherwise");
+    let member = sim.id(open);
+    assert_eq!(farewell(&mut sim, open, 1), Err(Refusal::UnknownMember { member }), "that of an earlier boot");
+    let member = sim.id(1);
+    assert_eq!(farewell(&mut sim, 1, 0), Err(Refusal::UnknownMember { member }), "servers speak for themselves");
 }

@@ -6,7 +6,8 @@ use qunlong_core::kv::{self, WriteContext};
 use qunlong_core::quorum::Level;
 use qunlong_core::sim::cluster::Sim;
 use qunlong_core::topology;
-use qunlong_core::{Bytes, Duration, Op, Outcome, Refusal};
+use qunlong_core::wire::Envelope;
+use qunlong_core::{Bytes, ClusterId, Duration, Op, OpId, Outcome, Refusal};
 
 fn cluster(seed: u64, servers: u8) -> Sim {
     let mut sim = Sim::with(seed, servers, 0, 3, |config| config.autopilot.enabled = false);
@@ -248,5 +249,55 @@ fn a_survivor_that_is_lost_while_they_merge_is_left_out() {
     assert!(!is_served(&sim, &[0, 1]), "what it holds is not merged");
     let answer = recover(&mut sim, 0, &[0, 1]);
     assert!(matches!(answer, Ok(Outcome::Topology(topology::Outcome::Recovered { .. }))), "{answer:?}");
+    assert!(sim.run_until(Duration::secs(20), |sim| is_served(sim, &[0, 1])), "it does not serve");
+}
+
+/// A word to leave that comes late, from an attempt that is long over, pulls nobody out of the cluster that was founded
+/// since; nor does one that nobody was surveyed for.
+#[test]
+fn nobody_leaves_for_a_recovery_that_is_over() {
+    let mut sim = cluster(10, 5);
+    let old = sim.node(0).and_then(|node| node.view().config()).expect("an epoch").cluster;
+    for place in [3, 4] {
+        sim.crash(place);
+    }
+    sim.run_for(Duration::secs(30));
+    recover(&mut sim, 0, &[0, 1, 2]).expect("it begins");
+    assert!(sim.run_until(Duration::secs(20), |sim| is_served(sim, &[0, 1, 2])), "it does not serve");
+    let asker = sim.id(0);
+    let generation = sim.node(1).and_then(|node| node.view().members.get(&asker)).expect("known").generation;
+    let new = sim.node(1).and_then(|node| node.view().config()).expect("an epoch").clone();
+    for (seq, from) in [(1, old), (2, new.cluster)] {
+        let (op, to) = (OpId { node: asker, generation, seq }, ClusterId([9; 16]));
+        let payload = topology::Msg::Leave { op, from, to }.into();
+        sim.deliver(1, Envelope { from: asker, generation, seq: 1 << 30 | seq, epoch: new.epoch, payload });
+        assert_eq!(sim.node(1).map(|node| node.view().left.is_some()), Some(false), "{seq}");
+        put(&mut sim, 1, 1, "served").expect("acknowledged");
+    }
+}
+
+/// One survivor has missed the last change: it hears of it before anybody leaves.
+#[test]
+fn survivors_know_the_same_epoch_before_they_leave() {
+    let mut sim = cluster(11, 5);
+    for other in [0, 2, 3, 4] {
+        sim.network.cut(1, other);
+        sim.network.cut(other, 1);
+    }
+    let steps = vec![topology::Step::Weight { member: sim.id(0), weight: 2 }];
+    ask(&mut sim, 0, topology::Op::Change { steps }).expect("it begins");
+    let epoch = |sim: &Sim, place: usize| sim.node(place).map(|node| node.view().epoch().0);
+    assert!(sim.run_until(Duration::secs(30), |sim| epoch(sim, 0) == Some(3)), "the change does not end");
+    for place in [2, 3, 4] {
+        sim.crash(place);
+    }
+    sim.run_for(Duration::secs(30));
+    assert_eq!(epoch(&sim, 1), Some(1));
+    sim.network.heal_all();
+    let survivors = [0, 1].map(|place| sim.id(place)).into();
+    sim.request(1, topology::Op::Recover { survivors }.into()).expect("it runs");
+    let left = |sim: &Sim| sim.node(1).and_then(|node| node.view().left.clone());
+    assert!(sim.run_until(Duration::secs(20), |sim| left(sim).is_some()), "it does not leave");
+    assert_eq!(left(&sim).map(|config| config.epoch.0), Some(3));
     assert!(sim.run_until(Duration::secs(20), |sim| is_served(sim, &[0, 1])), "it does not serve");
 }

@@ -231,12 +231,11 @@ fn wait_until_learnt(server: &Server) -> Result<u64, Failure> {
             return Ok(epoch);
         }
         let far = |member: &Value| {
-            format!(
-                "{} has fetched {} of {} partitions",
-                member["name"].as_str().unwrap_or_default(),
-                member["have"],
-                member["of"]
-            )
+            let name = member["name"].as_str().unwrap_or_default();
+            match member["of"].as_u64() {
+                Some(0) => format!("{name} has not answered yet"),
+                _ => format!("{name} has fetched {} of {} partitions", member["have"], member["of"]),
+            }
         };
         let now = learning["newcomers"].as_array().into_iter().flatten().map(far).collect::<Vec<_>>().join("; ");
         if now != told {
@@ -278,6 +277,15 @@ fn find_member(members: &Value, name: &str) -> Result<String, Failure> {
     let mut found = ids(&|member| member["profile"]["name"] == name || member["id"] == name);
     if found.is_empty() {
         found = ids(&|member| member["id"].as_str().is_some_and(|id| id.starts_with(name)));
+    }
+    if found.len() > 1 {
+        // Who is gone may have left its name to another.
+        let is_there = |member: &Value| member["state"] == "Alive" || member["state"] == "Suspect";
+        let there =
+            ids(&|member| is_there(member) && member["id"].as_str().is_some_and(|id| found.iter().any(|f| f == id)));
+        if !there.is_empty() {
+            found = there;
+        }
     }
     match found.as_slice() {
         [id] => Ok(id.clone()),

@@ -34,6 +34,12 @@ const POLL_MS: i32 = 1_500;
 
 /// A server that has not answered by then counts as unreachable.
 const FETCH_MS: u32 = 2_000;
+/// How often a page looks for news to show while nothing in it moves.
+const STILL_MS: i32 = 250;
+/// A server whose trace could not be had is asked for it again after so long.
+const FEED_AGAIN_MS: i32 = 5_000;
+/// So many servers are told that the page is closed: one may be gone itself.
+const FAREWELLS: usize = 2;
 
 /// Whether this tab is a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -261,9 +267,17 @@ impl Cluster {
         world.answers.clear();
     }
 
-    /// The page is going away.
+    /// The page is going away. The browser may end the worker before it gets to say so, but delivers what it is given
+    /// here.
     pub fn leave(&self) {
         self.tell(&ToWorker::Leave);
+        let world = self.world.borrow();
+        let Some(started) = world.started.as_ref().filter(|_| world.mode == Mode::Node) else { return };
+        let farewell = serde_json::json!({ "generation": started.generation }).to_string();
+        for server in self.servers().iter().take(FAREWELLS) {
+            let url = format!("http://{server}/v1/members/{:x}/farewell", started.id);
+            let _ = window().navigator().send_beacon_with_opt_str(&url, Some(&farewell));
+        }
     }
 
     /// The page is hidden or about to be frozen, or is back in front: other members are told.
@@ -346,7 +360,8 @@ impl Cluster {
         }
     }
 
-    /// Draws at the screen's pace for as long as the page lives.
+    /// Draws for as long as the page lives: at the screen's pace where something moves, else at a leisurely one, for many
+    /// pages may share a machine.
     fn start_frames(&self) {
         let callback = FrameCallback::default();
         let again = Rc::clone(&callback);
@@ -355,7 +370,18 @@ impl Cluster {
             if cluster.world.borrow_mut().frame(at) {
                 cluster.changed.set(true);
             }
-            request_frame(&again);
+            let moves = {
+                let world = cluster.world.borrow();
+                world.canvas.is_some() || world.show.is_some()
+            };
+            if moves {
+                return request_frame(&again);
+            }
+            let again = Rc::clone(&again);
+            spawn_local(async move {
+                sleep(STILL_MS).await;
+                request_frame(&again);
+            });
         }));
         request_frame(&callback);
     }
@@ -363,8 +389,7 @@ impl Cluster {
     /// Follows the servers: their traces, and how they are.
     async fn poll(self) {
         loop {
-            let visible = window().document().is_some_and(|document| !document.hidden());
-            if visible {
+            if !is_hidden() {
                 self.open_feeds();
                 self.ask_servers().await;
             }
@@ -400,6 +425,9 @@ impl Cluster {
     }
 
     fn open_feeds(&self) {
+        if is_hidden() {
+            return;
+        }
         for server in self.servers() {
             if self.world.borrow_mut().feeds.insert(server.clone()) {
                 spawn_local(self.clone().feed(server));
@@ -409,10 +437,11 @@ impl Cluster {
 
     /// One server's trace until it closes.
     async fn feed(self, server: String) {
+        let mut was_open = false;
         if let Ok((_socket, mut heard)) = Socket::open(&format!("ws://{server}/v1/trace/socket")) {
             while let Some(heard) = heard.next().await {
                 match heard {
-                    Heard::Open => (),
+                    Heard::Open => was_open = true,
                     Heard::Bytes(bytes) => {
                         if let Ok(events) = wire::decode_events(&bytes) {
                             self.world.borrow_mut().hear(events);
@@ -420,10 +449,13 @@ impl Cluster {
                     }
                     Heard::Closed(_) => break,
                 }
-                if window().document().is_some_and(|document| document.hidden()) {
+                if is_hidden() {
                     break;
                 }
             }
+        }
+        if !was_open {
+            sleep(FEED_AGAIN_MS).await;
         }
         self.world.borrow_mut().feeds.remove(&server);
     }
@@ -683,6 +715,10 @@ fn demo_nodes(report: &Value) -> Vec<DemoNode> {
 
 fn parse_id(value: &Value) -> Option<NodeId> {
     NodeId::parse_hex(value.as_str()?)
+}
+
+fn is_hidden() -> bool {
+    window().document().is_some_and(|document| document.hidden())
 }
 
 /// A request to a server; an error carries its code and message.

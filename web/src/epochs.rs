@@ -422,7 +422,7 @@ mod tests {
     #[test]
     fn newcomers_are_shown_while_they_learn_and_no_longer() {
         let mut epochs = Epochs::default();
-        let newcomers = |have| BTreeMap::from([(n(4), Progress { have, of: 9 })]);
+        let newcomers = |have| BTreeMap::from([(n(4), Progress { have, of: 9, pages: 0 })]);
         tell(&mut epochs, 1, [1, 5].map(|have| TopologyEvent::Learning { newcomers: newcomers(have) }));
         assert_eq!(*epochs.learning(), newcomers(5));
         tell(&mut epochs, 2, [TopologyEvent::Adopted(joint())]);

@@ -218,6 +218,7 @@ texts! {
 
     recovering: "多数派已失去，幸存者建立了新集群，正在合并各自的数据；合并完成之前不提供服务。", "A majority was lost. Survivors have begun a new cluster and merge what they hold; until that is done nobody is served.";
     learning: "新成员先学习", "Newcomers learn first";
+    learning_unheard: "尚未应答", "no answer yet";
     learning_lead: "变更开始之前，将成为所有者的成员先取得它们的数据，这样两组都要点头的时间就短。", "Before a change begins, members that are to own fetch their data, so that the time in which both groups must agree is short.";
 
     rumour_title: "流言如何传开", "How a rumour spread";

@@ -36,6 +36,11 @@ impl Learnt {
         self.0.entry(partition).or_default().push(Page { range, round, digest, entries });
     }
 
+    /// Forgets all but these partitions.
+    pub(super) fn keep_only(&mut self, partitions: &[Partition]) {
+        self.0.retain(|partition, _| partitions.contains(partition));
+    }
+
     /// Forgets a partition.
     pub(super) fn drop(&mut self, partition: Partition) {
         self.0.remove(&partition);

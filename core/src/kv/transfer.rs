@@ -123,6 +123,8 @@ pub(super) struct Transfer {
     learning: BTreeSet<Partition>,
     /// What it has learnt, in this epoch or for the change that began with it.
     learnt: Learnt,
+    /// Pages that have come.
+    pages: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -160,6 +162,7 @@ impl Transfer {
             comes || (owners.contains(cx.me) && merges)
         };
         self.waiting = Partition::all().filter(mine).collect();
+        self.learnt.keep_only(&self.waiting);
         // In another order on each, so that they do not all ask the same owner for the same at once.
         let all = self.waiting.len();
         cx.rng.choose(&mut self.waiting, all);
@@ -197,7 +200,7 @@ impl Transfer {
         }
         let told = cx.view.taken_over.as_ref().is_some_and(|(epoch, done)| *epoch == self.epoch && *done == self.done);
         if !told {
-            fx.taken_over(self.epoch, self.done.clone());
+            fx.taken_over(self.epoch, self.done.clone(), self.pages);
         }
     }
 
@@ -300,10 +303,11 @@ impl Transfer {
             Content::Same => (self.learnt.take(partition, &range), true),
             Content::Entries { entries, complete } => (entries, complete),
         };
+        // Also of what is not taken in: the next page lies behind it.
+        let last = entries.last().map(|(key, _)| key.clone());
         let fits =
             |(key, versions): &(Bytes, Versions)| Partition::of(key) == partition && is_acceptable(key, versions);
         let entries: Vec<(Bytes, Versions)> = entries.into_iter().filter(fits).collect();
-        let last = entries.last().map(|(key, _)| key.clone());
         let bytes: u64 = entries.iter().map(|(key, versions)| (key.len() + versions.weight()) as u64).sum();
         if bytes > 0 && is_news {
             fx.trace(|| Event::Fetched { partition, from, bytes });
@@ -318,7 +322,11 @@ impl Transfer {
             }
         }
         pull.moved = true;
+        self.pages += 1;
         if go_on.is_some() {
+            if learns {
+                fx.taken_over(self.epoch, self.done.clone(), self.pages);
+            }
             return self.learnt.ask(store, cx, partition, pull, go_on, fx);
         }
         pull.heard.insert(from);

@@ -50,6 +50,7 @@ use crate::limits;
 use crate::member::{Class, Load, Member, Profile, State};
 use crate::mutant::{Mutant, planted};
 use crate::protocol::{Ctx, Effects, Protocol};
+use crate::refusal::Refusal;
 use crate::time::{Duration, Instant};
 use damping::Damping;
 use digest::Digest;
@@ -188,6 +189,14 @@ pub enum Op {
     Leave,
     /// This node is about to be hidden or frozen, or is back in front. It says so, and is not suspected lightly then.
     Drowsy(bool),
+    /// The page of a tab says for its node that it is being closed: the node itself may not get to it any more. If it was
+    /// mistaken, the node refutes it as every other claim.
+    Farewell {
+        /// The tab.
+        member: NodeId,
+        /// The boot that the page had started.
+        generation: Generation,
+    },
     /// How much this node's host has to do. Said as often as the host likes; told to the others now and then.
     Load(Load),
 }
@@ -727,7 +736,7 @@ impl Protocol for Membership {
                 fx.arm(settings.push_pull_interval, Timer::PushPull);
             }
             // Owners are called for as long as they own.
-            Timer::Forget(node) if cx.view.chosen.as_ref().is_some_and(|c| c.config.seats(node)) => {
+            Timer::Forget(node) if cx.view.config().is_some_and(|config| config.seats(node)) => {
                 fx.arm(settings.forget_after, Timer::Forget(node));
             }
             Timer::Forget(node) => {
@@ -749,6 +758,16 @@ impl Protocol for Membership {
                     self.announce(cx, self.own.incarnation + 1, fx);
                     self.tell_links(cx, fx);
                 }
+                fx.finish(id, Ok(Outcome::Told));
+            }
+            Op::Farewell { member, generation } => {
+                let known = self.known.get(&member).filter(|known| known.profile.class == Class::Tab);
+                let Some(known) = known.filter(|known| known.generation == generation) else {
+                    // Nothing was said to anybody.
+                    return fx.finish_now(id, Err(Refusal::UnknownMember { member }));
+                };
+                let left = Member { state: State::Left, accuser: None, ..Member::clone(known) };
+                self.learn(cx, Arc::new(left), fx);
                 fx.finish(id, Ok(Outcome::Told));
             }
             Op::Load(load) => {

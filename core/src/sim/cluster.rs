@@ -577,6 +577,11 @@ impl Sim {
         }
     }
 
+    /// A message arrives at a node now: one that was under way for longer than the network ever keeps one.
+    pub fn deliver(&mut self, place: usize, message: Envelope) {
+        self.input(place, Input::Message(message));
+    }
+
     /// A packet reached a node's host: for the node, or to be passed on.
     fn arrive(&mut self, place: usize, to: NodeId, hops: u8, message: Arc<Envelope>) {
         if to == self.places[place].config.id {

@@ -43,6 +43,9 @@ const FLAPPING: u64 = 6;
 /// A member that has stayed up for so long has stopped to flap.
 const STEADY: Duration = Duration::secs(600);
 
+/// A member that has not got on with learning is not asked again before this.
+const SPARED: Duration = Duration::secs(60);
+
 /// Why a change is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Reason {
@@ -89,6 +92,8 @@ impl fmt::Display for Reason {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Autopilot {
     seen: BTreeMap<NodeId, Seen>,
+    /// Members that were to get a seat and did not get on with learning, and when that was.
+    stalled: BTreeMap<NodeId, Instant>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -123,6 +128,16 @@ impl Autopilot {
                 *seen = Seen { up, since: cx.now.mono, falls: falls + u32::from(down) };
             }
         }
+    }
+
+    /// A member was to get a seat, and got no further with learning: others first, for a while.
+    pub(super) fn stalled(&mut self, node: NodeId, now: Instant) {
+        self.stalled.retain(|_, at| now.since(*at) < SPARED);
+        self.stalled.insert(node, now);
+    }
+
+    fn has_stalled(&self, node: NodeId, now: Instant) -> bool {
+        self.stalled.get(&node).is_some_and(|&at| now.since(at) < SPARED)
     }
 
     fn lasted(&self, node: NodeId, now: Instant) -> Duration {
@@ -194,7 +209,8 @@ impl Autopilot {
             };
             let same = config.may_seat(member.id, profile.storage);
             let fresh = !config.seats(member.id) && member.state == State::Alive && same && profile.load != Load::Full;
-            fresh && class && self.lasted(member.id, cx.now.mono) >= patience
+            let stalled = self.has_stalled(member.id, cx.now.mono);
+            fresh && class && !stalled && self.lasted(member.id, cx.now.mono) >= patience
         };
         let of = move |class: Class, mobile: bool| {
             let is = move |member: &&Arc<Member>| member.profile.class == class && member.profile.mobile == mobile;

@@ -36,6 +36,8 @@ use crate::time::{Duration, Instant};
 const INTERVAL: Duration = Duration::millis(200);
 /// One that has got no further for so long has stalled.
 const STALLED: Duration = Duration::secs(10);
+/// A newcomer that nobody has asked for so long forgets what it has fetched.
+const ABANDONED: Duration = Duration::secs(30);
 /// A voter that has newcomers learn and has not said so for so long has stopped.
 const FRESH: Duration = Duration::secs(1);
 
@@ -46,11 +48,18 @@ pub struct Progress {
     pub have: u16,
     /// Partitions that it is to own; 0 before it has answered.
     pub of: u16,
+    /// Pages it has fetched so far: what tells headway from none where a partition takes long.
+    pub pages: u32,
 }
 
 impl Progress {
     fn is_complete(self) -> bool {
         self.of > 0 && self.have == self.of
+    }
+
+    /// Whether it has got further than it had been before. One that begins anew all the time has not.
+    fn is_beyond(self, before: Self) -> bool {
+        self.have > before.have || self.pages > before.pages || (before.of == 0 && self.of > 0)
     }
 }
 
@@ -59,9 +68,18 @@ impl Progress {
 pub(super) struct Learning {
     wanted: ClusterConfig,
     op: OpId,
-    newcomers: BTreeMap<NodeId, (Progress, Instant)>,
+    newcomers: BTreeMap<NodeId, Newcomer>,
     /// How far they were when the trace was told last.
     told: BTreeMap<NodeId, Progress>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Newcomer {
+    progress: Progress,
+    /// The furthest that it has been.
+    best: Progress,
+    /// Since when it has been no further.
+    since: Instant,
 }
 
 /// What the node that a client asked for a change knows of it before it begins.
@@ -87,7 +105,8 @@ impl Topology {
         };
         let to_come = wanted.next.iter().flat_map(Roster::owners).map(|(node, _)| node);
         let to_come = to_come.filter(|node| !seated(node) && owns(node));
-        let newcomers: BTreeMap<_, _> = to_come.map(|node| (node, (Progress::default(), cx.now.mono))).collect();
+        let begins = Newcomer { progress: Progress::default(), best: Progress::default(), since: cx.now.mono };
+        let newcomers: BTreeMap<_, _> = to_come.map(|node| (node, begins)).collect();
         if newcomers.is_empty() || !cx.config.autopilot.learn_first {
             return self.propose(cx, wanted, alloc::vec![op], fx);
         }
@@ -99,20 +118,22 @@ impl Topology {
     pub(super) fn ask_learners(&mut self, cx: &mut Ctx<'_>, fx: &mut Effects<Self>) {
         let (Some(learning), Some(config)) = (&mut self.learning, &self.chosen) else { return };
         let epoch = config.epoch;
-        if learning.newcomers.values().all(|(progress, _)| progress.is_complete()) {
+        if learning.newcomers.values().all(|newcomer| newcomer.progress.is_complete()) {
             let Some(Learning { wanted, op, .. }) = self.learning.take() else { return };
             return self.propose(cx, wanted, alloc::vec![op], fx);
         }
-        let is_stalled = |(_, (progress, moved)): &(&NodeId, &(Progress, Instant))| {
-            !progress.is_complete() && cx.now.mono.since(*moved) >= STALLED
+        let is_stalled = |(_, newcomer): &(&NodeId, &Newcomer)| {
+            !newcomer.progress.is_complete() && cx.now.mono.since(newcomer.since) >= STALLED
         };
-        if let Some((&member, &(Progress { have, of }, _))) = learning.newcomers.iter().find(is_stalled) {
+        if let Some((&member, &Newcomer { progress, .. })) = learning.newcomers.iter().find(is_stalled) {
+            let Progress { have, of, .. } = progress;
             fx.trace(|| Event::Stalled { member });
+            self.autopilot.stalled(member, cx.now.mono);
             return self.stop_learning(&Refusal::LearnerStalled { member, have, of }, fx);
         }
         let Some(roster) = &learning.wanted.next else { return };
         let newcomers: BTreeMap<NodeId, Progress> =
-            learning.newcomers.iter().map(|(&node, &(progress, _))| (node, progress)).collect();
+            learning.newcomers.iter().map(|(&node, newcomer)| (node, newcomer.progress)).collect();
         // Nothing is promised by asking, nor by saying how far it is.
         fx.send_all_now(newcomers.keys().copied(), Msg::Learn { epoch, roster: Box::new(roster.clone()) });
         if learning.told != newcomers {
@@ -180,12 +201,31 @@ impl Topology {
             let own = |partition: &Partition| placement.owners(*partition).contains(&cx.me);
             fx.learn(epoch, Partition::all().filter(own).collect());
             self.taught = Some(roster.clone());
+            fx.arm(ABANDONED, Timer::Unlearn);
+            // It says how far it is once it has begun.
+            return;
         }
+        fx.arm(ABANDONED, Timer::Unlearn);
         let Some((_, wanted)) = cx.view.learning.as_ref().filter(|(since, _)| *since == epoch) else { return };
         let taken = cx.view.taken_over.as_ref().filter(|(since, _)| *since == epoch);
         let have = taken.map_or(0, |(_, taken)| wanted.intersection(taken).count()) as u16;
+        let progress = Progress { have, of: wanted.len() as u16, pages: cx.view.pages };
         // How far it is; a crash would make it less, and then it is asked again.
-        fx.send_now(from, Msg::Learnt { epoch, progress: Progress { have, of: wanted.len() as u16 } });
+        fx.send_now(from, Msg::Learnt { epoch, progress });
+    }
+
+    /// Nobody has asked this newcomer for long how far it is: what it has fetched is of no use any more.
+    pub(super) fn unlearn(&mut self, cx: &Ctx<'_>, fx: &mut Effects<Self>) {
+        if self.taught.take().is_some() {
+            fx.learn(cx.view.epoch(), BTreeSet::new());
+        }
+    }
+
+    /// This node slept: it judges nobody by the time that it has missed.
+    pub(super) fn wake_learning(&mut self, now: Instant) {
+        for newcomer in self.learning.iter_mut().flat_map(|learning| learning.newcomers.values_mut()) {
+            newcomer.since = now;
+        }
     }
 
     /// A newcomer says how far it is.
@@ -201,8 +241,11 @@ impl Topology {
         let Some(newcomer) = self.learning.as_mut().and_then(|learning| learning.newcomers.get_mut(&from)) else {
             return;
         };
-        if is_mine && newcomer.0 != progress {
-            *newcomer = (progress, cx.now.mono);
+        if is_mine && newcomer.progress != progress {
+            newcomer.progress = progress;
+            if progress.is_beyond(newcomer.best) {
+                (newcomer.best, newcomer.since) = (progress, cx.now.mono);
+            }
             if progress.is_complete() {
                 self.ask_learners(cx, fx);
             }
@@ -222,6 +265,10 @@ impl Topology {
     ) {
         if from != cx.me && epoch == cx.view.epoch() {
             self.preparing = Some((from, cx.now.mono));
+            if self.learning.is_some() && from < cx.me {
+                // Two began at once: one of them is enough.
+                self.stop_learning(&Refusal::ConfigChangeInProgress { epoch }, fx);
+            }
         }
         if op.node != cx.me || op.generation != cx.generation {
             return;
@@ -232,6 +279,18 @@ impl Topology {
             // Nothing was changed, and the answer says so.
             fx.finish_now(id, Ok(super::Outcome::Learning { epoch, newcomers: waits_for }));
         }
-        self.followed = Some(Followed { op, epoch, newcomers, ended: None });
+        // What is late does not make what has ended go on.
+        let ended = self.followed.take().filter(|followed| followed.op == op).and_then(|followed| followed.ended);
+        self.followed = Some(Followed { op, epoch, newcomers, ended });
+    }
+
+    /// An epoch has begun. The answer to a change that was followed may have been lost; but the epoch tells it.
+    pub(super) fn settle_followed(&mut self, config: &ClusterConfig) {
+        let Some(followed) = self.followed.as_mut().filter(|f| f.ended.is_none() && f.epoch < config.epoch) else {
+            return;
+        };
+        let (epoch, mut newcomers) = (config.epoch, followed.newcomers.keys());
+        let seats_them = newcomers.all(|&node| config.seats(node));
+        followed.ended = Some(if seats_them { Ok(epoch) } else { Err(Refusal::ConfigChangeInProgress { epoch }) });
     }
 }

@@ -99,6 +99,8 @@ pub struct Topology {
     left: Option<Left>,
     /// What a person has asked it to do about a lost majority.
     recovery: Option<Recovery>,
+    /// The survey of survivors that this boot has answered last.
+    surveyed: Option<OpId>,
     /// The last change that a client asked for here and that had newcomers learn.
     followed: Option<Followed>,
     /// What owners of the change under way have taken over, and when they said so last.
@@ -210,11 +212,15 @@ pub enum Msg {
         op: OpId,
         /// The configuration.
         config: Box<ClusterConfig>,
+        /// Whether I am in it, rather than have left it.
+        is_in: bool,
     },
     /// All survivors are there: leave your cluster for this one.
     Leave {
         /// The recovery.
         op: OpId,
+        /// The cluster that you said you are in, or have left.
+        from: ClusterId,
         /// The new cluster, which is yet to begin.
         to: ClusterId,
     },
@@ -254,6 +260,8 @@ pub enum Timer {
     Autopilot,
     /// See how far the newcomers are.
     Learn,
+    /// The change that this newcomer learns for seems to be given up.
+    Unlearn,
     /// See which survivors have answered.
     Recover,
     /// A client has waited long enough.
@@ -436,7 +444,12 @@ impl Topology {
         self.chosen = Some(config.clone());
         self.chosen_at = cx.now.mono;
         self.settle_proposal(&config, fx);
+        self.settle_followed(&config);
         self.stop_learning(&Refusal::ConfigChangeInProgress { epoch: config.epoch }, fx);
+        if self.left.is_some() {
+            // Somebody else's attempt has founded the cluster that it had left for.
+            self.end_recovery(Err(Refusal::Recovering), fx);
+        }
         (self.taught, self.preparing, self.left) = (None, None, None);
         if config.next.is_some() && config.seats(cx.me) {
             fx.arm(LOOK_INTERVAL, Timer::Look);
@@ -701,9 +714,9 @@ impl Protocol for Topology {
             (Msg::Learnt { epoch, progress }, _) => self.on_learnt(cx, from, epoch, progress, fx),
             (Msg::Learning { op, epoch, newcomers }, _) => self.on_learning(cx, from, op, epoch, newcomers, fx),
             (Msg::Survey { op }, _) => self.on_survey(cx, from, op, fx),
-            (Msg::Surveyed { op, config }, _) => self.on_surveyed(cx, from, op, *config, false, fx),
-            (Msg::Leave { op, to }, _) => self.on_leave(cx, from, op, to, fx),
-            (Msg::Left { op, config }, _) => self.on_surveyed(cx, from, op, *config, true, fx),
+            (Msg::Surveyed { op, config, is_in }, _) => self.on_surveyed(cx, from, op, (*config, is_in), fx),
+            (Msg::Leave { op, from: old, to }, _) => self.on_leave(cx, from, op, (old, to), fx),
+            (Msg::Left { op, config }, _) => self.on_left(cx, from, op, *config, fx),
             (Msg::Change { op, steps }, _) => self.on_change(cx, op, &steps, fx),
             (Msg::Changed { op, result }, _) => self.on_changed(cx, op, result, fx),
         }
@@ -720,6 +733,7 @@ impl Protocol for Topology {
             Timer::Retry => self.retry(cx, fx),
             Timer::Look => self.look(cx, fx),
             Timer::Learn => self.ask_learners(cx, fx),
+            Timer::Unlearn => self.unlearn(cx, fx),
             Timer::Recover => self.go_on_recovering(cx, fx),
             Timer::Autopilot => self.steer(cx, fx),
             Timer::Deadline(seq) => {
@@ -769,6 +783,11 @@ impl Protocol for Topology {
             // What was taken over is told soon, and once for several.
             fx.arm(Duration::millis(50), Timer::Look);
         }
+    }
+
+    fn on_pause(&mut self, cx: &mut Ctx<'_>, _slept: Duration, _fx: &mut Effects<Self>) {
+        self.wake_learning(cx.now.mono);
+        self.wake_recovery(cx.now.mono);
     }
 
     fn restore(&mut self, record: Record) {
@@ -833,7 +852,7 @@ impl core::fmt::Display for Event {
             }
             Self::Learning { newcomers } => {
                 f.write_str("waits until those who are to own have fetched:")?;
-                newcomers.iter().try_for_each(|(node, Progress { have, of })| write!(f, " {node} {have}/{of}"))
+                newcomers.iter().try_for_each(|(node, Progress { have, of, .. })| write!(f, " {node} {have}/{of}"))
             }
             Self::Recovered(config) => write!(
                 f,

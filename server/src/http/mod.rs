@@ -6,6 +6,7 @@
 mod demo;
 mod error;
 mod kv;
+mod members;
 mod policy;
 mod topology;
 mod trace;
@@ -46,7 +47,8 @@ pub(crate) fn router(app: App) -> Router {
     let api = Router::new()
         .route("/v1/kv", get(kv::list))
         .route("/v1/kv/{*key}", get(kv::read).put(kv::write).delete(kv::delete))
-        .route("/v1/members", get(members))
+        .route("/v1/members", get(members::list))
+        .route("/v1/members/{id}/farewell", post(members::farewell))
         .route("/v1/status", get(status))
         .route("/v1/topology", get(topology::show))
         .route("/v1/topology/changes", post(topology::change_it))
@@ -87,17 +89,6 @@ fn limited(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
 
 async fn snapshot(app: &App) -> Result<Snapshot, Response> {
     app.node.commands.inspect().await.ok_or_else(|| error::refused(&qunlong_core::Refusal::Leaving))
-}
-
-async fn members(State(app): State<App>) -> Result<Json<Value>, Response> {
-    let snapshot = snapshot(&app).await?;
-    Ok(Json(json!({
-        "me": snapshot.id,
-        "epoch": snapshot.config.as_ref().map(|config| config.epoch.0),
-        "owners": snapshot.config.as_ref().map(|config| config.current.owners().map(|(node, _)| node).collect::<Vec<_>>()),
-        "config": snapshot.config,
-        "members": snapshot.members,
-    })))
 }
 
 async fn status(State(app): State<App>) -> Result<Json<Value>, Response> {

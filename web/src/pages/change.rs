@@ -2,13 +2,14 @@
 
 use qunlong_core::NodeId;
 use qunlong_core::placement::PARTITIONS;
+use qunlong_core::topology::Progress;
 use yew::prelude::*;
 
 use crate::app::Screen;
 use crate::cluster::World;
 use crate::components::{badge, badges, bytes};
 use crate::epochs::{Change, End, Group, Mark};
-use crate::i18n::{self, Language};
+use crate::i18n::{self, Language, Texts};
 
 /// A disc's place is so wide, and a row so high.
 const PLACE: usize = 100;
@@ -31,7 +32,7 @@ pub fn LearningPanel(screen: &Screen) -> Html {
             <tr key={node.to_string()}>
                 <td>{ badge(&world, node) }</td>
                 <td><progress max={progress.of.max(1).to_string()} value={progress.have.to_string()} aria-label={texts.learning} /></td>
-                <td class="number">{ format!("{} / {}", progress.have, progress.of) }</td>
+                <td class="number">{ fetched(texts, progress) }</td>
             </tr>
         }
     });
@@ -44,6 +45,14 @@ pub fn LearningPanel(screen: &Screen) -> Html {
                 <tbody>{ for rows }</tbody>
             </table>
         </section>
+    }
+}
+
+/// How many of its partitions a newcomer has, or that it has not said so yet.
+fn fetched(texts: &Texts, progress: Progress) -> String {
+    match progress.of {
+        0 => texts.learning_unheard.to_owned(),
+        of => format!("{} / {of}", progress.have),
     }
 }
 
