@@ -25,6 +25,7 @@
 extern crate alloc;
 
 pub mod bytes;
+pub mod cell;
 pub mod cluster;
 pub mod config;
 pub mod hash;

@@ -15,6 +15,9 @@ pub const SIBLINGS: usize = 8;
 /// Superseded writes that a key remembers, so that a late copy of one does not come back. Beyond: the oldest is
 /// forgotten, and a copy of it that comes later than that appears as a sibling.
 pub const SUPERSEDED: usize = 8;
+/// Results of requests that a register remembers. Beyond: the oldest is forgotten, and a retry that is older than that is
+/// refused as `SESSION_EXPIRED`.
+pub const RESULTS: usize = 16;
 /// Bytes of one frame on a link. Longer: the connection is closed, nobody else suffers.
 pub const FRAME_BYTES: usize = 1 << 20;
 /// Bytes of one message inside a frame; leaves room for the frame's own header.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// nothing from a higher rank.
 const RANKS: [&[&str]; 8] = [
     &["bytes", "hash", "id", "limits", "mutant", "rng", "time"],
-    &["cluster", "config", "member", "paxos", "placement", "quorum", "refusal", "roster", "version"],
+    &["cell", "cluster", "config", "member", "paxos", "placement", "quorum", "refusal", "roster", "version"],
     &["timers", "trace", "view", "protocol"],
     &["kv", "membership", "topology"],
     &["lift"],

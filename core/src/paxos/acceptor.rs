@@ -55,6 +55,23 @@ impl<V: Clone> Acceptor<V> {
         Ok(())
     }
 
+    /// Phase 2, and phase 1 of the same proposer's next attempt with it: accepts, and promises `next` in the same write.
+    /// Whether `next` is promised; not if a higher ballot is. A repeated one grants it only while it is what was promised
+    /// last, for somebody else may have prepared since.
+    ///
+    /// # Errors
+    ///
+    /// The higher ballot that was promised; nothing changed.
+    pub fn accept_and_promise(&mut self, ballot: Ballot, value: V, next: Ballot) -> Result<bool, Ballot> {
+        let is_new = ballot != self.accepted_ballot();
+        self.accept(ballot, value)?;
+        if is_new {
+            self.promised = next.max(self.promised);
+            self.check();
+        }
+        Ok(self.promised == next)
+    }
+
     /// The highest ballot it has answered.
     #[must_use]
     pub fn promised(&self) -> Ballot {
@@ -120,6 +137,18 @@ mod tests {
         assert_eq!(acceptor.accept(ballot(7, 1), 'x'), Ok(()));
         assert_eq!(acceptor.promised(), ballot(7, 1));
         assert_eq!(acceptor.prepare(ballot(6, 3)), Err(ballot(7, 1)));
+    }
+
+    #[test]
+    fn the_next_attempt_is_promised_with_the_value_and_only_as_long_as_nobody_else_is() {
+        let mut acceptor = Acceptor::default();
+        assert_eq!(acceptor.accept_and_promise(ballot(3, 1), 'x', ballot(4, 1)), Ok(true));
+        assert_eq!(acceptor.promised(), ballot(4, 1));
+        assert_eq!(acceptor.accept_and_promise(ballot(3, 1), 'x', ballot(4, 1)), Ok(true), "a duplicate");
+        assert_eq!(acceptor.prepare(ballot(5, 2)), Ok(Some((ballot(3, 1), 'x'))));
+        assert_eq!(acceptor.accept_and_promise(ballot(3, 1), 'x', ballot(4, 1)), Ok(false), "a late duplicate");
+        assert_eq!(acceptor.accept_and_promise(ballot(4, 1), 'y', ballot(6, 1)), Err(ballot(5, 2)));
+        assert_eq!(acceptor.promised(), ballot(5, 2), "a refused Accept grants no promise");
     }
 
     #[test]

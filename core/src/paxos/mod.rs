@@ -19,13 +19,19 @@
 //! This is data and pure functions: no messages, timers or records. Who hosts an [`Acceptor`] makes its state durable
 //! before it lets an answer leave; who hosts a [`Proposer`] sends what it says and hands it the answers.
 //!
+//! **Without phase 1.** A proposer may have its next ballot promised in the very write that accepts the present one
+//! ([`Acceptor::accept_and_promise`]). It skips phase 1 only if one majority has both accepted and promised: an acceptor
+//! that had the value from a repair accepts it again and has promised nothing.
+//!
 //! Sources: Lamport, "Paxos made simple", 2001; Rystsov, "CASPaxos", 2018, arXiv 1802.07000.
 
 mod acceptor;
 mod proposer;
+mod reader;
 
 pub use acceptor::Acceptor;
 pub use proposer::{Next, Proposer};
+pub use reader::{Read, Reader};
 
 use core::fmt;
 

@@ -36,6 +36,13 @@ impl<V: Clone> Proposer<V> {
         Self { ballot, phase: Phase::Preparing { promises, highest: None } }
     }
 
+    /// Begins phase 2 at once: a majority promised this ballot when it accepted `value`, or what `value` follows, of this
+    /// very proposer ([`super::Acceptor::accept_and_promise`]).
+    #[must_use]
+    pub fn prepared(ballot: Ballot, value: V, accepts: Tally) -> Self {
+        Self { ballot, phase: Phase::Accepting { accepts, value } }
+    }
+
     /// The attempt's ballot.
     #[must_use]
     pub fn ballot(&self) -> Ballot {

@@ -1,0 +1,316 @@
+//! What a register holds, and how a change acts on it: a pure function from one content to the next.
+//!
+//! A change is data and not code, so that it crosses the wire, is recorded, and does the same on every node. The whole
+//! content is what Paxos decides, with the results of the latest requests in it: so whoever proposes next knows of every
+//! request that was decided before, and a retry that comes by another node is not carried out again.
+//!
+//! **Exactly once, for as long as it is remembered.** A request has an id, the same in all its attempts, and says which
+//! version of the register its client knew before the first (`seen`). If its result is among those kept, that is the
+//! answer. If it is not, but a result of a version beyond `seen` had to be forgotten, nobody knows any more whether this
+//! request is new: it is refused, and nothing changes. Otherwise it was never carried out, and is now. A request that
+//! changed nothing leaves no trace: asked again, it is tried again.
+//!
+//! **A version counts the changes** and never restarts, not by a delete either: who compares by version is never taken in
+//! by a value that has come back.
+
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use crate::bytes::Bytes;
+use crate::id::WriteId;
+use crate::limits;
+
+/// The content of one register.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Cell {
+    value: Option<Bytes>,
+    version: u64,
+    /// By version, at most [`limits::RESULTS`].
+    results: Vec<Kept>,
+    /// The highest version whose result was forgotten.
+    forgotten: u64,
+}
+
+/// The result of a request that changed the register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+struct Kept {
+    id: WriteId,
+    done: Done,
+}
+
+/// What a change did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Done {
+    /// The version that it made.
+    pub version: u64,
+    /// The sum, if it was an increment.
+    pub number: Option<i64>,
+}
+
+/// A change that a client asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Request {
+    /// The same in all its attempts, and in no other request.
+    pub id: WriteId,
+    /// A version of this register that the client knew before the first attempt; 0 if it knew none.
+    pub seen: u64,
+    /// What is wanted.
+    pub change: Change,
+}
+
+/// What may be done to a register.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Change {
+    /// Sets the value.
+    Put {
+        /// To this.
+        value: Bytes,
+        /// Only then.
+        when: When,
+    },
+    /// Removes the value; the version goes on.
+    Delete {
+        /// Only then.
+        when: When,
+    },
+    /// Adds to a number, which is written in decimal digits; nothing counts as 0.
+    Increment {
+        /// So much; may be negative.
+        by: i64,
+    },
+    /// Adds at the end; nothing counts as empty.
+    Append {
+        /// This.
+        suffix: Bytes,
+    },
+}
+
+/// On what a change depends.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum When {
+    /// Nothing.
+    #[default]
+    Always,
+    /// The register is of this version; 0: it was never written.
+    Version(u64),
+    /// It holds this, or nothing.
+    Holds(Option<Bytes>),
+}
+
+/// Why a change was not made. The register is as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum NotDone {
+    /// What it depends on does not hold.
+    Conflict {
+        /// The version that does.
+        version: u64,
+    },
+    /// The value is no number of 64 bits, or would be none any more.
+    NotANumber,
+    /// The value would be longer than [`limits::VALUE_BYTES`].
+    TooLarge,
+    /// So many changes came since `seen` that nobody knows whether this one was among them.
+    SessionExpired,
+}
+
+/// What a request leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// The register is to hold this.
+    Next(Cell, Done),
+    /// It was carried out before, with this result: nothing is to be changed.
+    Before(Done),
+    /// Nothing is to be changed.
+    Not(NotDone),
+}
+
+impl Cell {
+    /// The value; `None` if it was never written or was deleted.
+    #[must_use]
+    pub fn value(&self) -> Option<&Bytes> {
+        self.value.as_ref()
+    }
+
+    /// How many changes were made; 0 if it was never written.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// What a request makes of this content.
+    #[must_use]
+    pub fn apply(&self, request: &Request) -> Applied {
+        if let Some(kept) = self.results.iter().find(|kept| kept.id == request.id) {
+            return Applied::Before(kept.done);
+        }
+        if self.forgotten > request.seen {
+            return Applied::Not(NotDone::SessionExpired);
+        }
+        match self.change(&request.change) {
+            Ok((value, number)) => {
+                let done = Done { version: self.version + 1, number };
+                Applied::Next(self.after(value, Kept { id: request.id, done }), done)
+            }
+            Err(why) => Applied::Not(why),
+        }
+    }
+
+    fn change(&self, change: &Change) -> Result<(Option<Bytes>, Option<i64>), NotDone> {
+        match change {
+            Change::Put { value, when } => {
+                self.holds(when)?;
+                Ok((Some(fitting(value.clone())?), None))
+            }
+            Change::Delete { when } => {
+                self.holds(when)?;
+                Ok((None, None))
+            }
+            Change::Increment { by } => {
+                let number = self.number()?.checked_add(*by).ok_or(NotDone::NotANumber)?;
+                Ok((Some(Bytes::from(alloc::format!("{number}").as_str())), Some(number)))
+            }
+            Change::Append { suffix } => {
+                let before = self.value.as_deref().unwrap_or_default();
+                Ok((Some(fitting(Bytes::from([before, suffix].concat()))?), None))
+            }
+        }
+    }
+
+    fn holds(&self, when: &When) -> Result<(), NotDone> {
+        let holds = match when {
+            When::Always => true,
+            When::Version(version) => self.version == *version,
+            When::Holds(value) => self.value == *value,
+        };
+        if holds { Ok(()) } else { Err(NotDone::Conflict { version: self.version }) }
+    }
+
+    fn number(&self) -> Result<i64, NotDone> {
+        let Some(value) = &self.value else { return Ok(0) };
+        let text = core::str::from_utf8(value).map_err(|_| NotDone::NotANumber)?;
+        let number: i64 = text.parse().map_err(|_| NotDone::NotANumber)?;
+        // One way to write each number, or an increment would change more than it says.
+        if alloc::format!("{number}") == text { Ok(number) } else { Err(NotDone::NotANumber) }
+    }
+
+    fn after(&self, value: Option<Bytes>, kept: Kept) -> Self {
+        let (mut results, mut forgotten) = (self.results.clone(), self.forgotten);
+        if results.len() >= limits::RESULTS {
+            forgotten = results.remove(0).done.version;
+        }
+        results.push(kept);
+        Self { value, version: kept.done.version, results, forgotten }
+    }
+}
+
+fn fitting(value: Bytes) -> Result<Bytes, NotDone> {
+    if value.len() > limits::VALUE_BYTES { Err(NotDone::TooLarge) } else { Ok(value) }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::collections::BTreeMap;
+
+    use super::*;
+    use crate::rng::Rng;
+
+    fn request(id: u8, seen: u64, change: Change) -> Request {
+        Request { id: WriteId([id; 16]), seen, change }
+    }
+
+    fn put(value: &str, when: When) -> Change {
+        Change::Put { value: Bytes::from(value), when }
+    }
+
+    fn next(cell: &Cell, id: u8, change: Change) -> Cell {
+        match cell.apply(&request(id, cell.version(), change)) {
+            Applied::Next(next, done) => {
+                assert_eq!(done.version, cell.version() + 1);
+                next
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn conditions_are_on_the_version_or_on_the_value_and_a_delete_is_a_change() {
+        let empty = Cell::default();
+        let one = next(&empty, 1, put("a", When::Version(0)));
+        let not = |cell: &Cell, when: When| cell.apply(&request(9, 0, put("x", when)));
+        assert_eq!(not(&one, When::Version(0)), Applied::Not(NotDone::Conflict { version: 1 }));
+        assert_eq!(not(&one, When::Holds(None)), Applied::Not(NotDone::Conflict { version: 1 }));
+        let two = next(&one, 2, put("b", When::Holds(Some(Bytes::from("a")))));
+        let gone = next(&two, 3, Change::Delete { when: When::Version(2) });
+        assert_eq!((gone.value(), gone.version()), (None, 3));
+        let again = next(&gone, 4, put("a", When::Holds(None)));
+        assert_eq!(
+            not(&again, When::Version(1)),
+            Applied::Not(NotDone::Conflict { version: 4 }),
+            "the same value, later"
+        );
+    }
+
+    #[test]
+    fn numbers_are_counted_and_what_is_none_is_left_alone() {
+        let seven = next(&Cell::default(), 1, Change::Increment { by: 7 });
+        let minus = next(&seven, 2, Change::Increment { by: -9 });
+        assert_eq!(minus.value(), Some(&Bytes::from("-2")));
+        let most = next(&Cell::default(), 3, put("9223372036854775807", When::Always));
+        for (cell, by) in
+            [(most, 1), (next(&minus, 4, put("+2", When::Always)), 1), (next(&minus, 5, put("2 ", When::Always)), 1)]
+        {
+            let answer = cell.apply(&request(6, cell.version(), Change::Increment { by }));
+            assert_eq!(answer, Applied::Not(NotDone::NotANumber), "{:?}", cell.value());
+        }
+    }
+
+    #[test]
+    fn nothing_grows_without_bound() {
+        let long = Bytes::from(alloc::vec![b'x'; limits::VALUE_BYTES]);
+        let full = next(&Cell::default(), 1, Change::Append { suffix: long.clone() });
+        let more = request(2, 1, Change::Append { suffix: Bytes::from("y") });
+        assert_eq!(full.apply(&more), Applied::Not(NotDone::TooLarge));
+        let mut cell = Cell::default();
+        for id in 0..100 {
+            cell = next(&cell, id, Change::Increment { by: 1 });
+        }
+        assert_eq!(cell.results.len(), limits::RESULTS);
+    }
+
+    /// Requests are carried out and come again at any time, from clients that knew any version before. No request is
+    /// ever carried out twice, whatever is remembered of it; and one that is answered again gets the answer it had.
+    #[test]
+    fn no_request_is_carried_out_twice() {
+        let (mut again, mut expired) = (0, 0);
+        for seed in 0..200 {
+            let mut rng = Rng::new(seed);
+            let (mut cell, mut sum) = (Cell::default(), 0);
+            let mut sent: Vec<Request> = Vec::new();
+            let mut answers: BTreeMap<WriteId, Done> = BTreeMap::new();
+            for step in 0..200_u8 {
+                if sent.is_empty() || rng.chance(600) {
+                    sent.push(request(step, cell.version(), Change::Increment { by: i64::from(step) }));
+                }
+                let asked = sent[rng.below(sent.len() as u64) as usize].clone();
+                match cell.apply(&asked) {
+                    Applied::Next(next, done) => {
+                        let Change::Increment { by } = asked.change else { panic!("another change") };
+                        assert_eq!(answers.insert(asked.id, done), None, "seed {seed}: carried out twice");
+                        (cell, sum) = (next, sum + by);
+                        assert_eq!(done.number, Some(sum));
+                    }
+                    Applied::Before(done) => {
+                        assert_eq!(answers.get(&asked.id), Some(&done), "seed {seed}");
+                        again += 1;
+                    }
+                    Applied::Not(why) => {
+                        assert_eq!(why, NotDone::SessionExpired, "seed {seed}");
+                        expired += 1;
+                    }
+                }
+            }
+        }
+        assert!(again > 1_000 && expired > 1_000, "{again} came again, {expired} were too old");
+    }
+}
