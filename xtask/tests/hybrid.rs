@@ -440,7 +440,11 @@ async fn a_recording_is_replayed_in_the_page() {
         assert_eq!(tab.eval(&live).await, json!(false), "the live tab is not in the recording");
     }
     tab.click("#live").await;
-    tab.wait_for("the live cluster", "document.querySelectorAll('.node.server').length === 3").await;
+    let live = format!(
+        "!document.querySelector('.showing') && [...document.querySelectorAll('.node .name')].some((e) => e.textContent === {})",
+        json!(name)
+    );
+    tab.wait_for("the live cluster", &live).await;
 
     // What is no recording is refused in words.
     let nonsense = cluster.data.path().join("nonsense.qlrec");
