@@ -143,7 +143,7 @@ impl ClusterConfig {
     #[must_use]
     pub fn complete(&self) -> Option<Self> {
         let (epoch, next) = (self.epoch.next(), self.next.clone()?);
-        let moved = if self.recovers.is_some() { Partition::all().collect() } else { self.moved() };
+        let moved = self.to_take_over();
         let since = Partition::all().zip(&self.since);
         let since = since.map(|(partition, &since)| if moved.contains(&partition) { epoch } else { since }).collect();
         let retired = self.retire(&next);
@@ -203,6 +203,12 @@ impl ClusterConfig {
         }
         let begun = successor.next.as_ref().map(|next| self.begin(next.clone()));
         successor.is_sound() && begun.as_ref() == Some(successor)
+    }
+
+    /// The partitions whose owners to come have to take over: those that move, or, after a lost majority, all.
+    #[must_use]
+    pub fn to_take_over(&self) -> BTreeSet<Partition> {
+        if self.recovers.is_some() { Partition::all().collect() } else { self.moved() }
     }
 
     /// The partitions that get other owners by the change under way.

@@ -132,6 +132,9 @@ pub(crate) fn topology(server: &Server) -> Result<(), Failure> {
 }
 
 fn under_way(change: &Value) -> String {
+    if change["recovers"].is_string() {
+        return "survivors of a lost majority merge what they hold; until all have, nobody is served".to_owned();
+    }
     let names = |key: &str| {
         let names: Vec<&str> = change[key].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         if names.is_empty() { "nobody".to_owned() } else { names.join(", ") }

@@ -284,17 +284,17 @@ impl Change {
     /// A change of which nothing is known but its joint configuration.
     #[must_use]
     pub fn begun(joint: &ClusterConfig) -> Self {
-        let (mut takers, moved) = (BTreeMap::new(), joint.moved());
+        let (mut takers, taken) = (BTreeMap::new(), joint.to_take_over());
         if let Some(next) = &joint.next {
             let placement = Placement::new(next, joint.replicas);
             for (node, _) in next.owners() {
                 let takes = |partition: &&Partition| placement.owners(**partition).contains(&node);
-                let of = moved.iter().filter(takes).count() as u16;
+                let of = taken.iter().filter(takes).count() as u16;
                 takers.insert(node, Taking { of, ..Taking::default() });
             }
         }
         let (votes, reported) = (Votes::default(), BTreeSet::new());
-        Self { joint: joint.clone(), moved: moved.len(), votes, reported, takers, end: None }
+        Self { joint: joint.clone(), moved: joint.moved().len(), votes, reported, takers, end: None }
     }
 
     /// How it ended, by a settled configuration that came later. `None` if others came between that were not seen.
@@ -473,6 +473,16 @@ mod tests {
             tell(&mut epochs, 2, [TopologyEvent::Adopted(joint.clone())]);
             assert_eq!(epochs.change(None).and_then(|change| change.end), Some(end));
         }
+    }
+
+    #[test]
+    fn after_a_lost_majority_every_survivor_takes_over_everything() {
+        let before = joint();
+        let survivors: BTreeSet<NodeId> = before.current.storage.keys().copied().take(2).collect();
+        let forked = before.fork(ClusterId([7; 16]), &survivors).expect("they own");
+        let change = Change::begun(&forked);
+        assert_eq!(change.moved, 0);
+        assert!(change.takers.len() == 2 && change.takers.values().all(|taking| taking.of == 256));
     }
 
     #[test]

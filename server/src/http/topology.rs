@@ -80,6 +80,7 @@ fn change(snapshot: &Snapshot, config: &ClusterConfig, next: &Roster) -> Value {
         "leaves": named(old.difference(&new).collect()),
         "voters": next.voters.iter().map(|&voter| name(snapshot, voter)).collect::<Vec<_>>(),
         "partitions_moved": config.moved().len(),
+        "recovers": config.recovers,
         "partitions_here": snapshot.taken_over,
     })
 }
