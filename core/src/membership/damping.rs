@@ -2,8 +2,9 @@
 //!
 //! A member that is up for a second and down for a second would be suspected, and refute, and be suspected: each time
 //! everybody would tell everybody, and whoever goes by the view would be sent back and forth. So a member that has
-//! refuted a suspicion within the last [`CALM`] must miss all probes for [`LOOK`] more before this node accuses it. One that comes and goes answers one of them; one that is gone is found out a few
-//! seconds later than others. What changes in the view of such a member changes about once a [`CALM`].
+//! refuted a suspicion within the last [`CALM`] must miss all probes for [`LOOK`] more before this node accuses it. One
+//! that comes and goes answers one of them; one that is gone is found out a few seconds later than others. What changes
+//! in the view of such a member changes about once a [`CALM`].
 
 use alloc::collections::BTreeMap;
 

@@ -26,7 +26,8 @@
 //!
 //! **Invariants**: one configuration per (cluster, epoch); a node's epoch never decreases and survives restarts; a
 //! configuration is adopted only once it is chosen, and is durable before it is used; a node leaves its cluster for
-//! another one only when a person has a lost majority recovered (`recovery`); a seat belongs to a storage, so that a node without the storage it was seated with takes no part.
+//! another one only when a person has a lost majority recovered (`recovery`); a seat belongs to a storage, so that a node
+//! without the storage it was seated with takes no part.
 //!
 //! Gossip says whom to ask and what to wish for (`autopilot`). What is counted are answers.
 //!
