@@ -53,6 +53,13 @@ impl Duration {
     pub const fn times(self, n: u64) -> Self {
         Self(self.0.saturating_mul(n))
     }
+
+    /// `n` thousandths of it, rounded down.
+    #[must_use]
+    pub const fn permille(self, n: u64) -> Self {
+        let scaled = self.0 as u128 * n as u128 / 1_000;
+        Self(if scaled > u64::MAX as u128 { u64::MAX } else { scaled as u64 })
+    }
 }
 
 impl Instant {

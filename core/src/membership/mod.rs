@@ -474,7 +474,7 @@ impl Membership {
         let settings = &cx.config.membership;
         let factor = u64::from(settings.suspicion_factor) * if claim.profile.drowsy { DROWSY } else { 1 };
         let log = log10_permille(self.known.len() as u64 + 2).max(1_000);
-        Duration(settings.probe_period.times(factor).0 * log / 1_000)
+        settings.probe_period.times(factor).permille(log)
     }
 
     /// ⌈log10(N+1)⌉, at least 1.

@@ -63,7 +63,7 @@ fn time(accusers: usize, others: usize, least: Duration) -> Duration {
     let falls = FALL[others.min(CONFIRMATIONS)];
     let confirmations = accusers.saturating_sub(1).min(falls.len() - 1);
     let longest = least.times(LONGEST);
-    longest - Duration((longest - least).0 * falls[confirmations] / 1_000)
+    longest - (longest - least).permille(falls[confirmations])
 }
 
 #[cfg(test)]
