@@ -34,8 +34,9 @@ const POLL_MS: i32 = 1_500;
 
 /// A server that has not answered by then counts as unreachable.
 const FETCH_MS: u32 = 2_000;
-/// How often a page looks for news to show while nothing in it moves.
-const STILL_MS: i32 = 250;
+/// How often a page looks for news to show while nothing in it moves. A frame stands for 200 ms at most: with fewer, the
+/// picture would fall behind.
+const STILL_MS: i32 = 100;
 /// A server whose trace could not be had is asked for it again after so long.
 const FEED_AGAIN_MS: i32 = 5_000;
 /// So many servers are told that the page is closed: one may be gone itself.
