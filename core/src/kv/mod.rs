@@ -60,6 +60,7 @@ use crate::version::{Context, Dot, Versions};
 use collect::Collector;
 use coordinator::{Coordinator, Page};
 use refusals::Refusals;
+use repair::Repair;
 pub use store::Store;
 use transfer::Transfer;
 
@@ -70,6 +71,7 @@ pub struct Kv {
     refusals: Refusals,
     coordinator: Coordinator,
     collector: Collector,
+    repair: Repair,
     transfer: Transfer,
     /// The epoch that the store is of: what it does not own there was dropped.
     owned: Epoch,
@@ -501,7 +503,7 @@ impl Protocol for Kv {
     fn on_start(&mut self, cx: &mut Ctx<'_>, fx: &mut Effects<Self>) {
         self.store.start(cx.now.mono);
         self.enter(cx, fx);
-        repair::arm(cx, fx);
+        self.repair.arm(cx, fx);
         collect::arm(cx, fx);
     }
 
@@ -527,7 +529,7 @@ impl Protocol for Kv {
                 self.coordinator.on_list_reply(cx, from, op, Page::new(rounds, entries, stopped), fx);
             }
             Msg::Refused { op, refusal } => self.coordinator.on_refused(cx, from, op, refusal, fx),
-            Msg::Repair(msg) => repair::on_message(&mut self.store, cx, from, msg, fx),
+            Msg::Repair(msg) => self.repair.on_message(&mut self.store, cx, from, msg, fx),
             Msg::Collect(msg) => self.collector.on_message(&mut self.store, cx, from, msg, fx),
             Msg::Transfer(msg) => self.transfer.on_message(&mut self.store, cx, from, msg, fx),
         }
@@ -537,7 +539,7 @@ impl Protocol for Kv {
         match timer {
             Timer::Deadline(seq) => self.coordinator.on_deadline(cx, seq, fx),
             Timer::Retry(seq) => self.coordinator.on_retry(cx, seq, fx),
-            Timer::Repair => repair::on_timer(&self.store, cx, fx),
+            Timer::Repair => self.repair.on_timer(&self.store, cx, fx),
             Timer::Collect => self.collector.on_timer(&self.store, cx, fx),
             Timer::Transfer => self.transfer.on_timer(&mut self.store, cx, fx),
         }
@@ -553,7 +555,7 @@ impl Protocol for Kv {
 
     fn on_link(&mut self, cx: &mut Ctx<'_>, peer: NodeId, up: bool, fx: &mut Effects<Self>) {
         if up {
-            repair::on_link_up(cx, peer, fx);
+            self.repair.hurry(cx, peer, fx);
         }
     }
 

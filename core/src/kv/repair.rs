@@ -9,6 +9,10 @@
 //!
 //! Where the rounds differ, the one behind is first brought up (`collect.rs`), and what it pushes meanwhile is refused.
 //!
+//! **Whose turn it is.** Members take turns in an order that chance draws anew each time around, so that nobody waits
+//! for longer than two times around, however chance falls. Who comes back, or turns out to be in another epoch, is
+//! compared first: it is the likeliest to have missed something, or to bring something.
+//!
 //! Pushing merges, so it is harmless at any time and in any order; nothing here is ever counted toward a quorum.
 //! The tree has two levels, partitions and keys; digests are kept up to date with each write at no extra cost.
 
@@ -30,7 +34,7 @@ use crate::version::Versions;
 
 /// Partitions whose keys are compared in one round; the rest waits for the next.
 const PARTITIONS_PER_ROUND: usize = 32;
-/// With more to do, and when an owner comes back, the next round begins so soon.
+/// With more to do, the next round begins so soon.
 const SOON: Duration = Duration::millis(250);
 
 /// What owners tell each other to find differences.
@@ -86,80 +90,129 @@ pub enum Msg {
     },
 }
 
-pub(super) fn arm(cx: &mut Ctx<'_>, fx: &mut Effects<Kv>) {
-    let interval = cx.config.kv.repair_interval;
-    fx.arm(interval + cx.rng.between(Duration::ZERO, interval), Timer::Repair);
+/// With whom to compare next.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Repair {
+    /// Those that come first.
+    first: BTreeSet<NodeId>,
+    /// Those that have not had their turn this time around, the next one last.
+    turns: Vec<NodeId>,
 }
 
-/// An owner may have come back with a gap: compare soon.
-pub(super) fn on_link_up(cx: &Ctx<'_>, peer: NodeId, fx: &mut Effects<Kv>) {
-    let config = cx.view.chosen.as_ref().map(|chosen| &chosen.config);
-    if config.is_some_and(|config| config.seats(peer) && config.seats(cx.me)) {
-        fx.arm(SOON, Timer::Repair);
+impl Repair {
+    pub(super) fn arm(&self, cx: &mut Ctx<'_>, fx: &mut Effects<Kv>) {
+        let interval = cx.config.kv.repair_interval;
+        let wait = if self.first.is_empty() { interval + cx.rng.between(Duration::ZERO, interval) } else { SOON };
+        fx.arm(wait, Timer::Repair);
     }
-}
 
-pub(super) fn on_timer(store: &Store, cx: &mut Ctx<'_>, fx: &mut Effects<Kv>) {
-    if let Some(peer) = choose_peer(cx) {
-        let of = |partition| (partition, store.round(partition), store.digest_of(partition));
-        let digests = shared_partitions(cx, peer).map(of).collect();
-        send(fx, peer, Msg::Compare { epoch: cx.view.epoch(), digests });
+    /// Compares with a peer soon, before all others.
+    pub(super) fn hurry(&mut self, cx: &Ctx<'_>, peer: NodeId, fx: &mut Effects<Kv>) {
+        if may_compare(cx, peer) && self.first.insert(peer) {
+            fx.arm(SOON, Timer::Repair);
+        }
     }
-    arm(cx, fx);
-}
 
-pub(super) fn on_message(store: &mut Store, cx: &mut Ctx<'_>, from: NodeId, msg: Msg, fx: &mut Effects<Kv>) {
-    match msg {
-        Msg::Compare { epoch, digests } => {
-            if check_epoch(cx, epoch).is_err() {
-                return;
+    pub(super) fn on_timer(&mut self, store: &Store, cx: &mut Ctx<'_>, fx: &mut Effects<Kv>) {
+        if let Some(peer) = self.next(cx) {
+            let of = |partition| (partition, store.round(partition), store.digest_of(partition));
+            let digests = shared_partitions(cx, peer).map(of).collect();
+            send(fx, peer, Msg::Compare { epoch: cx.view.epoch(), digests });
+        }
+        self.arm(cx, fx);
+    }
+
+    /// Another storage member of the epoch: one that comes first, or the next that seems alive.
+    fn next(&mut self, cx: &mut Ctx<'_>) -> Option<NodeId> {
+        while let Some(peer) = self.first.pop_first() {
+            if may_compare(cx, peer) {
+                return Some(peer);
             }
-            let shared: BTreeSet<Partition> = shared_partitions(cx, from).collect();
-            let mut partitions = Vec::new();
-            for (partition, round, digest) in digests.into_iter().filter(|(partition, ..)| shared.contains(partition)) {
-                if round != store.round(partition) {
-                    collect::settle_round(store, cx, from, partition, round, fx);
-                } else if digest != store.digest_of(partition) {
-                    partitions.push(partition);
+        }
+        let begins = self.turns.is_empty();
+        self.take_turn(cx).or_else(|| {
+            // Nobody is left of this time around; the next one begins, unless it just has.
+            if begins { None } else { self.take_turn(cx) }
+        })
+    }
+
+    fn take_turn(&mut self, cx: &mut Ctx<'_>) -> Option<NodeId> {
+        if self.turns.is_empty() {
+            let config = &cx.view.chosen.as_ref()?.config;
+            self.turns = config.storage().collect();
+            let all = self.turns.len();
+            cx.rng.choose(&mut self.turns, all);
+        }
+        while let Some(peer) = self.turns.pop() {
+            if may_compare(cx, peer) && cx.view.seems_alive(peer) {
+                return Some(peer);
+            }
+        }
+        None
+    }
+
+    pub(super) fn on_message(
+        &mut self,
+        store: &mut Store,
+        cx: &mut Ctx<'_>,
+        from: NodeId,
+        msg: Msg,
+        fx: &mut Effects<Kv>,
+    ) {
+        match msg {
+            Msg::Compare { epoch, digests } => {
+                if check_epoch(cx, epoch).is_err() {
+                    // One of the two is about to follow the other.
+                    return self.hurry(cx, from, fx);
+                }
+                let shared: BTreeSet<Partition> = shared_partitions(cx, from).collect();
+                let shared = digests.into_iter().filter(|(partition, ..)| shared.contains(partition));
+                let mut partitions = Vec::new();
+                for (partition, round, digest) in shared {
+                    if round != store.round(partition) {
+                        collect::settle_round(store, cx, from, partition, round, fx);
+                    } else if digest != store.digest_of(partition) {
+                        partitions.push(partition);
+                    }
+                }
+                if !partitions.is_empty() {
+                    send(fx, from, Msg::Differ { partitions });
                 }
             }
-            if !partitions.is_empty() {
-                send(fx, from, Msg::Differ { partitions });
+            Msg::Differ { mut partitions } => {
+                let chosen = cx.rng.choose(&mut partitions, PARTITIONS_PER_ROUND);
+                if chosen < partitions.len() {
+                    self.hurry(cx, from, fx);
+                }
+                for &partition in &partitions[..chosen] {
+                    send(fx, from, Msg::KeysOf { partition, after: None });
+                }
             }
-        }
-        Msg::Differ { mut partitions } => {
-            let chosen = cx.rng.choose(&mut partitions, PARTITIONS_PER_ROUND);
-            if chosen < partitions.len() {
-                fx.arm(SOON, Timer::Repair);
+            Msg::KeysOf { partition, after } => {
+                let mut digests: Vec<(Bytes, u64)> = store
+                    .digests(partition, after.as_ref())
+                    .take(limits::REPAIR_KEYS + 1)
+                    .map(|(key, digest)| (key.clone(), digest))
+                    .collect();
+                let complete = digests.len() <= limits::REPAIR_KEYS;
+                digests.truncate(limits::REPAIR_KEYS);
+                send(fx, from, Msg::Keys { partition, after, digests, complete });
             }
-            for &partition in &partitions[..chosen] {
-                send(fx, from, Msg::KeysOf { partition, after: None });
+            Msg::Keys { partition, after, digests, complete } => {
+                let last = digests.last().map(|(key, _)| key.clone());
+                exchange(store, cx, from, partition, after.as_ref(), (digests, complete), fx);
+                if let (false, Some(last)) = (complete, last) {
+                    send(fx, from, Msg::KeysOf { partition, after: Some(last) });
+                }
             }
-        }
-        Msg::KeysOf { partition, after } => {
-            let mut digests: Vec<(Bytes, u64)> = store
-                .digests(partition, after.as_ref())
-                .take(limits::REPAIR_KEYS + 1)
-                .map(|(key, digest)| (key.clone(), digest))
-                .collect();
-            let complete = digests.len() <= limits::REPAIR_KEYS;
-            digests.truncate(limits::REPAIR_KEYS);
-            send(fx, from, Msg::Keys { partition, after, digests, complete });
-        }
-        Msg::Keys { partition, after, digests, complete } => {
-            let last = digests.last().map(|(key, _)| key.clone());
-            exchange(store, cx, from, partition, after.as_ref(), (digests, complete), fx);
-            if let (false, Some(last)) = (complete, last) {
-                send(fx, from, Msg::KeysOf { partition, after: Some(last) });
-            }
-        }
-        Msg::Fetch { partition, keys } => push(store, cx, from, partition, keys.into_iter(), fx),
-        Msg::Push { epoch, partition, round, entries } => {
-            if check_epoch(cx, epoch).is_err() || store.check_round(cx, partition, round, fx).is_err() {
-                return;
-            }
-            for (key, versions) in entries.into_iter().filter(|(key, _)| Partition::of(key) == partition) {
-                take_in(store, cx, from, key, &versions, fx);
+            Msg::Fetch { partition, keys } => push(store, cx, from, partition, keys.into_iter(), fx),
+            Msg::Push { epoch, partition, round, entries } => {
+                if check_epoch(cx, epoch).is_err() || store.check_round(cx, partition, round, fx).is_err() {
+                    return;
+                }
+                for (key, versions) in entries.into_iter().filter(|(key, _)| Partition::of(key) == partition) {
+                    take_in(store, cx, from, key, &versions, fx);
+                }
             }
         }
     }
@@ -244,15 +297,10 @@ fn take_in(store: &mut Store, cx: &Ctx<'_>, from: NodeId, key: Bytes, versions: 
     }
 }
 
-/// Another storage member of the epoch, one that seems alive if there is one.
-fn choose_peer(cx: &mut Ctx<'_>) -> Option<NodeId> {
-    let config = &cx.view.chosen.as_ref()?.config;
-    if !cx.is_seated() {
-        return None;
-    }
-    let mut others: Vec<NodeId> = config.storage().filter(|&node| node != cx.me && cx.view.seems_alive(node)).collect();
-    cx.rng.choose(&mut others, 1);
-    others.first().copied()
+/// Whether both have a seat in the epoch.
+fn may_compare(cx: &Ctx<'_>, peer: NodeId) -> bool {
+    let seats = |node| cx.view.chosen.as_ref().is_some_and(|chosen| chosen.config.seats(node));
+    peer != cx.me && seats(peer) && cx.is_seated()
 }
 
 fn shared_partitions(cx: &Ctx<'_>, peer: NodeId) -> impl Iterator<Item = Partition> {

@@ -55,8 +55,11 @@ use crate::time::Duration;
 use crate::version::Versions;
 use crate::view::Owners;
 
-/// Whoever has not answered for so long is asked again, another one first.
+/// Whoever has not answered for so long is asked again, another one first. The next one gets twice as long, for perhaps
+/// it is the way that is slow.
 const RETRY: Duration = Duration::millis(500);
+/// At most this many times doubled.
+const DOUBLED: usize = 4;
 
 /// What owners say to hand over.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -138,6 +141,8 @@ pub(super) struct Pull {
     silences: usize,
     /// Whether an answer came since the last look.
     moved: bool,
+    /// Looks since the last answer, or since it was asked.
+    waited: usize,
 }
 
 impl Transfer {
@@ -194,7 +199,7 @@ impl Transfer {
             if owners.current.contains(&cx.me) || chosen.config.recovers.is_some() {
                 heard.insert(cx.me);
             }
-            let pull = Pull { from: cx.me, range: Range::default(), heard, silences: 0, moved: false };
+            let pull = Pull { from: cx.me, range: Range::default(), heard, silences: 0, moved: false, waited: 0 };
             self.running.insert(partition, pull);
             self.ask_next(store, cx, partition, owners, fx);
         }
@@ -255,10 +260,12 @@ impl Transfer {
         let running: Vec<Partition> = self.running.keys().copied().collect();
         for partition in running {
             let Some(pull) = self.running.get_mut(&partition) else { continue };
-            if core::mem::take(&mut pull.moved) {
+            pull.waited = if core::mem::take(&mut pull.moved) { 0 } else { pull.waited + 1 };
+            if pull.waited < 1 << pull.silences.min(DOUBLED) {
                 continue;
             }
             pull.silences += 1;
+            pull.waited = 0;
             self.ask_next(store, cx, partition, chosen.owners(partition), fx);
         }
         self.go_on(store, cx, fx);

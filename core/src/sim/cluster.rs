@@ -1,7 +1,7 @@
 //! A cluster in virtual time.
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -12,7 +12,7 @@ use crate::config::{Bootstrap, Config};
 use crate::hash::StableHasher;
 use crate::id::{Epoch, NodeId, RequestId, Storage};
 use crate::journal::{JournalError, StorageIdentity};
-use crate::lift::{Event, Op, Outcome};
+use crate::lift::{Event, MessageKind, Op, Outcome};
 use crate::limits;
 use crate::member::{Class, Durability, Profile};
 use crate::node::{Input, Node};
@@ -51,6 +51,8 @@ pub struct Sim {
     /// If set, everything that happens is hashed into it.
     happened: Option<StableHasher>,
     recorder: Option<Recorder>,
+    /// Which places get no messages of which kinds.
+    withheld: BTreeSet<(usize, MessageKind)>,
     /// Whether messages travel as bytes, as on a real link. Off, they are cheaper.
     pub through_bytes: bool,
 }
@@ -177,6 +179,7 @@ impl Sim {
             inputs: 0,
             happened: None,
             recorder,
+            withheld: BTreeSet::new(),
             through_bytes: true,
         };
         for n in 1..=servers {
@@ -582,8 +585,20 @@ impl Sim {
         self.input(place, Input::Message(message));
     }
 
+    /// From now on a node gets no message of this kind, or gets them again.
+    pub fn withhold(&mut self, place: usize, kind: MessageKind, withheld: bool) {
+        if withheld {
+            self.withheld.insert((place, kind));
+        } else {
+            self.withheld.remove(&(place, kind));
+        }
+    }
+
     /// A packet reached a node's host: for the node, or to be passed on.
     fn arrive(&mut self, place: usize, to: NodeId, hops: u8, message: Arc<Envelope>) {
+        if self.withheld.contains(&(place, message.payload.kind())) {
+            return;
+        }
         if to == self.places[place].config.id {
             self.input(place, Input::Message(Arc::unwrap_or_clone(message)));
         } else if hops < limits::HOPS && self.places[place].config.profile.class == Class::Server {

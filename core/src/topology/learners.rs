@@ -128,7 +128,6 @@ impl Topology {
         if let Some((&member, &Newcomer { progress, .. })) = learning.newcomers.iter().find(is_stalled) {
             let Progress { have, of, .. } = progress;
             fx.trace(|| Event::Stalled { member });
-            self.autopilot.stalled(member, cx.now.mono);
             return self.stop_learning(&Refusal::LearnerStalled { member, have, of }, fx);
         }
         let Some(roster) = &learning.wanted.next else { return };
@@ -176,8 +175,13 @@ impl Topology {
     pub(super) fn stop_learning(&mut self, why: &Refusal, fx: &mut Effects<Self>) {
         let Some(Learning { op, .. }) = self.learning.take() else { return };
         fx.disarm(Timer::Learn);
+        let mut told = BTreeSet::from([op.node]);
+        // Their autopilots leave it alone for a while as well.
+        if let (Refusal::LearnerStalled { .. }, Some(config)) = (why, &self.chosen) {
+            told.extend(&config.current.voters);
+        }
         // Nothing was proposed.
-        fx.send_now(op.node, Msg::Changed { op, result: Err(why.clone()) });
+        fx.send_all_now(told, Msg::Changed { op, result: Err(why.clone()) });
     }
 
     /// The newcomer's side: begins to fetch, and says how far it is.

@@ -640,8 +640,11 @@ impl Topology {
         Ok(config.begin(next))
     }
 
-    /// The answer to a request that was made here or passed on from here.
+    /// The answer to a request that was made here or passed on from here; of a member that has stalled, told to all voters.
     fn on_changed(&mut self, cx: &Ctx<'_>, op: OpId, result: Result<Epoch, Refusal>, fx: &mut Effects<Self>) {
+        if let Err(Refusal::LearnerStalled { member, .. }) = result {
+            self.autopilot.stalled(member, cx.now.mono);
+        }
         if op.node != cx.me || op.generation != cx.generation {
             return;
         }
