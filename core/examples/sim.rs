@@ -20,7 +20,7 @@ use qunlong_core::mutant::{self, Mutant};
 use qunlong_core::recording;
 use qunlong_core::sim::drawer::Drawer;
 use qunlong_core::sim::minimise::minimise;
-use qunlong_core::sim::plan::Plan;
+use qunlong_core::sim::plan::{Plan, Registers};
 use qunlong_core::sim::swarm::{self, Failure, REACHED, Report, Watched};
 use qunlong_core::trace::Level;
 
@@ -80,8 +80,19 @@ struct Arguments {
 
 impl Arguments {
     /// What a seed draws. Bugs that only a change of owners can show are looked for where there are many, every second
-    /// time, all others where there are none.
+    /// time, all others where there are none; those of registers where every key is one, those that registers know nothing
+    /// of where none is.
     fn drawer(&self, seed: u64) -> Drawer {
+        let mut drawer = self.drawn(seed);
+        match mutant::current() {
+            Some(mutant) if mutant.is_of_registers() => drawer.world.registers = Registers::All,
+            Some(mutant) if !mutant.is_of_epochs() => drawer.world.registers = Registers::None,
+            _ => (),
+        }
+        drawer
+    }
+
+    fn drawn(&self, seed: u64) -> Drawer {
         match mutant::current() {
             None if self.churn => Drawer::churning(seed),
             None if self.steady => Drawer::steady(seed),

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::bytes::Bytes;
 use crate::id::WriteId;
 use crate::limits;
+use crate::mutant::{Mutant, planted};
 
 /// The content of one register.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -86,6 +87,23 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// Bytes of the values in it.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let of = |when: &When| match when {
+            When::Holds(Some(value)) => value.len(),
+            When::Always | When::Version(_) | When::Holds(None) => 0,
+        };
+        match self {
+            Self::Put { value, when } => value.len().max(of(when)),
+            Self::Delete { when } => of(when),
+            Self::Increment { .. } => 0,
+            Self::Append { suffix } => suffix.len(),
+        }
+    }
+}
+
 /// On what a change depends.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum When {
@@ -138,18 +156,49 @@ impl Cell {
         self.version
     }
 
+    /// Whether it can have come about by changes.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        let fits = self.value.as_ref().is_none_or(|value| value.len() <= limits::VALUE_BYTES);
+        let in_order = self.results.is_sorted_by(|a, b| a.done.version < b.done.version);
+        let last = self.results.last().map_or(self.forgotten, |kept| kept.done.version);
+        let first = self.results.first().map_or(u64::MAX, |kept| kept.done.version);
+        let counted = self.forgotten < first && last <= self.version;
+        fits && in_order && counted && self.results.len() <= limits::RESULTS
+    }
+
+    /// The same value in a cluster that was recovered: its version lies above `base`, beyond all that the old cluster could
+    /// count to, and of no request of then is it known whether it was carried out.
+    #[must_use]
+    pub fn forked(self, base: u64) -> Self {
+        if self.version == 0 || self.version > base {
+            return self;
+        }
+        let version = self.version.saturating_add(base);
+        Self { value: self.value, version, results: Vec::new(), forgotten: version }
+    }
+
+    /// Whether it is certain that a request was not carried out up to this version, if its client had seen that one. What
+    /// is true of a content that was chosen stays true: the request may then count as one whose client has seen it.
+    #[must_use]
+    pub fn has_not(&self, id: WriteId, seen: u64) -> bool {
+        self.forgotten <= seen && !self.results.iter().any(|kept| kept.id == id)
+    }
+
     /// What a request makes of this content.
     #[must_use]
     pub fn apply(&self, request: &Request) -> Applied {
-        if let Some(kept) = self.results.iter().find(|kept| kept.id == request.id) {
+        let kept = self.results.iter().find(|kept| kept.id == request.id);
+        if let Some(kept) = kept.filter(|_| !planted(Mutant::CarriedOutTwice)) {
             return Applied::Before(kept.done);
         }
-        if self.forgotten > request.seen {
+        if self.forgotten > request.seen && !planted(Mutant::CarriedOutTwice) {
             return Applied::Not(NotDone::SessionExpired);
         }
         match self.change(&request.change) {
             Ok((value, number)) => {
-                let done = Done { version: self.version + 1, number };
+                let restarts = planted(Mutant::VersionRestarts) && value.is_none();
+                let done = Done { version: if restarts { 1 } else { self.version + 1 }, number };
                 Applied::Next(self.after(value, Kept { id: request.id, done }), done)
             }
             Err(why) => Applied::Not(why),
@@ -196,6 +245,9 @@ impl Cell {
 
     fn after(&self, value: Option<Bytes>, kept: Kept) -> Self {
         let (mut results, mut forgotten) = (self.results.clone(), self.forgotten);
+        if planted(Mutant::VersionRestarts) && value.is_none() {
+            (results, forgotten) = (Vec::new(), 0);
+        }
         if results.len() >= limits::RESULTS {
             forgotten = results.remove(0).done.version;
         }

@@ -45,6 +45,7 @@ pub mod protocol;
 pub mod quorum;
 pub mod recording;
 pub mod refusal;
+pub mod registers;
 pub mod rng;
 pub mod roster;
 #[cfg(feature = "sim")]

@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::bytes::Bytes;
 use crate::id::{Generation, NodeId};
+use crate::paxos::Ballot;
 use crate::placement::Partition;
 use crate::time::Duration;
 use crate::trace::MessageId;
-use crate::{kv, membership, topology};
+use crate::{kv, membership, registers, topology};
 
 /// What travels between nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -18,6 +19,7 @@ pub enum Payload {
     Membership(membership::Msg),
     Topology(topology::Msg),
     Kv(kv::Msg),
+    Registers(registers::Msg),
 }
 
 /// Names of timers.
@@ -27,6 +29,7 @@ pub enum Timer {
     Membership(membership::Timer),
     Topology(topology::Timer),
     Kv(kv::Timer),
+    Registers(registers::Timer),
 }
 
 /// What is kept. A later record replaces an earlier one of the same [`Record::key`].
@@ -38,6 +41,7 @@ pub enum Record {
     Membership(membership::Record),
     Topology(topology::Record),
     Kv(kv::Record),
+    Registers(registers::Record),
 }
 
 /// What a record replaces.
@@ -57,6 +61,10 @@ pub enum RecordKey {
     Key(Bytes),
     /// What is kept of a partition besides its keys.
     Partition(Partition),
+    /// One register.
+    Register(Bytes),
+    /// What was promised of it last.
+    Promise(Bytes),
 }
 
 /// What a client may ask.
@@ -66,6 +74,7 @@ pub enum Op {
     Membership(membership::Op),
     Topology(topology::Op),
     Kv(kv::Op),
+    Registers(registers::Op),
 }
 
 /// What a node answers.
@@ -75,6 +84,7 @@ pub enum Outcome {
     Membership(membership::Outcome),
     Topology(topology::Outcome),
     Kv(kv::Outcome),
+    Registers(registers::Outcome),
 }
 
 /// What a node tells the trace.
@@ -112,6 +122,7 @@ pub enum EventKind {
     Membership(membership::Event),
     Topology(topology::Event),
     Kv(kv::Event),
+    Registers(registers::Event),
 }
 
 /// An event of a node.
@@ -133,11 +144,11 @@ pub enum MessageKind {
     Ask,
     Nothing,
     Config,
-    Prepare,
-    Promise,
-    Accept,
-    Accepted,
-    Outbid,
+    EpochPrepare,
+    EpochPromise,
+    EpochAccept,
+    EpochAccepted,
+    EpochOutbid,
     Ready,
     Learn,
     Learnt,
@@ -159,6 +170,17 @@ pub enum MessageKind {
     Repair,
     Collect,
     Transfer,
+    Propose,
+    Answer,
+    Prepare,
+    Promise,
+    Accept,
+    Accepted,
+    Outbid,
+    Report,
+    Reported,
+    Keys,
+    Kept,
 }
 
 /// Families of messages: one colour each.
@@ -176,6 +198,8 @@ pub enum Family {
     Acknowledge,
     /// Repair and hand-over between owners, and collection of deletes.
     Repair,
+    /// Rounds of Paxos for registers.
+    Consensus,
 }
 
 impl MessageKind {
@@ -195,11 +219,11 @@ impl MessageKind {
             Self::Ask
             | Self::Nothing
             | Self::Config
-            | Self::Prepare
-            | Self::Promise
-            | Self::Accept
-            | Self::Accepted
-            | Self::Outbid
+            | Self::EpochPrepare
+            | Self::EpochPromise
+            | Self::EpochAccept
+            | Self::EpochAccepted
+            | Self::EpochOutbid
             | Self::Ready
             | Self::Learn
             | Self::Learnt
@@ -213,7 +237,16 @@ impl MessageKind {
             Self::Read | Self::ReadReply | Self::List | Self::ListReply => Family::Read,
             Self::Mint | Self::Store => Family::Write,
             Self::Stored | Self::Refused => Family::Acknowledge,
-            Self::Repair | Self::Collect | Self::Transfer => Family::Repair,
+            Self::Repair | Self::Collect | Self::Transfer | Self::Keys | Self::Kept => Family::Repair,
+            Self::Propose
+            | Self::Answer
+            | Self::Prepare
+            | Self::Promise
+            | Self::Accept
+            | Self::Accepted
+            | Self::Outbid
+            | Self::Report
+            | Self::Reported => Family::Consensus,
         }
     }
 }
@@ -238,11 +271,11 @@ impl Payload {
                 topology::Msg::Ask => MessageKind::Ask,
                 topology::Msg::Nothing { .. } => MessageKind::Nothing,
                 topology::Msg::Config(_) => MessageKind::Config,
-                topology::Msg::Prepare { .. } => MessageKind::Prepare,
-                topology::Msg::Promise { .. } => MessageKind::Promise,
-                topology::Msg::Accept { .. } => MessageKind::Accept,
-                topology::Msg::Accepted { .. } => MessageKind::Accepted,
-                topology::Msg::Refused { .. } => MessageKind::Outbid,
+                topology::Msg::Prepare { .. } => MessageKind::EpochPrepare,
+                topology::Msg::Promise { .. } => MessageKind::EpochPromise,
+                topology::Msg::Accept { .. } => MessageKind::EpochAccept,
+                topology::Msg::Accepted { .. } => MessageKind::EpochAccepted,
+                topology::Msg::Refused { .. } => MessageKind::EpochOutbid,
                 topology::Msg::Ready { .. } => MessageKind::Ready,
                 topology::Msg::Learn { .. } => MessageKind::Learn,
                 topology::Msg::Learnt { .. } => MessageKind::Learnt,
@@ -253,6 +286,19 @@ impl Payload {
                 topology::Msg::Left { .. } => MessageKind::Left,
                 topology::Msg::Change { .. } => MessageKind::Change,
                 topology::Msg::Changed { .. } => MessageKind::Changed,
+            },
+            Self::Registers(msg) => match msg {
+                registers::Msg::Ask { .. } => MessageKind::Propose,
+                registers::Msg::Answer { .. } => MessageKind::Answer,
+                registers::Msg::Prepare { .. } => MessageKind::Prepare,
+                registers::Msg::Promise { .. } => MessageKind::Promise,
+                registers::Msg::Accept { .. } => MessageKind::Accept,
+                registers::Msg::Accepted { .. } => MessageKind::Accepted,
+                registers::Msg::Outbid { .. } => MessageKind::Outbid,
+                registers::Msg::Report { .. } => MessageKind::Report,
+                registers::Msg::Reported { .. } => MessageKind::Reported,
+                registers::Msg::Keys { .. } => MessageKind::Keys,
+                registers::Msg::Kept { .. } => MessageKind::Kept,
             },
             Self::Kv(msg) => match msg {
                 kv::Msg::Read { .. } => MessageKind::Read,
@@ -284,6 +330,10 @@ impl Record {
             Self::Kv(kv::Record::Owned(_)) => RecordKey::Owned,
             Self::Kv(kv::Record::Key { key, .. } | kv::Record::Removed { key }) => RecordKey::Key(key.clone()),
             Self::Kv(kv::Record::Partition { partition, .. }) => RecordKey::Partition(*partition),
+            Self::Registers(registers::Record::Register { key, .. } | registers::Record::Removed { key }) => {
+                RecordKey::Register(key.clone())
+            }
+            Self::Registers(registers::Record::Promised { key, .. }) => RecordKey::Promise(key.clone()),
         }
     }
 
@@ -300,6 +350,13 @@ impl Record {
             Self::Kv(kv::Record::Key { counter, key, versions }) => {
                 !key.is_empty() && versions.is_sound() && versions.context().counter(me) <= *counter
             }
+            Self::Registers(registers::Record::Register { key, acceptor }) => {
+                let accepted = acceptor.accepted().is_none_or(|(_, cell)| cell.is_sound());
+                !key.is_empty() && acceptor.is_sound() && accepted
+            }
+            Self::Registers(registers::Record::Promised { key, .. } | registers::Record::Removed { key }) => {
+                !key.is_empty()
+            }
             Self::Boot(_) | Self::Membership(_) | Self::Kv(_) => true,
         }
     }
@@ -307,7 +364,11 @@ impl Record {
     /// Whether it only says that there is nothing any more: compaction drops it with what it replaced.
     #[must_use]
     pub fn is_removal(&self) -> bool {
-        matches!(self, Self::Kv(kv::Record::Removed { .. }))
+        match self {
+            Self::Kv(kv::Record::Removed { .. }) | Self::Registers(registers::Record::Removed { .. }) => true,
+            Self::Registers(registers::Record::Promised { ballot, .. }) => *ballot == Ballot::NONE,
+            Self::Boot(_) | Self::Membership(_) | Self::Topology(_) | Self::Kv(_) | Self::Registers(_) => false,
+        }
     }
 }
 
@@ -349,6 +410,7 @@ macro_rules! lift {
 lift!(membership as Membership);
 lift!(topology as Topology);
 lift!(kv as Kv);
+lift!(registers as Registers);
 
 impl core::fmt::Display for EventKind {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
@@ -365,6 +427,7 @@ impl core::fmt::Display for EventKind {
             Self::Membership(event) => event.fmt(f),
             Self::Topology(event) => event.fmt(f),
             Self::Kv(event) => event.fmt(f),
+            Self::Registers(event) => event.fmt(f),
         }
     }
 }

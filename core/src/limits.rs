@@ -18,6 +18,17 @@ pub const SUPERSEDED: usize = 8;
 /// Results of requests that a register remembers. Beyond: the oldest is forgotten, and a retry that is older than that is
 /// refused as `SESSION_EXPIRED`.
 pub const RESULTS: usize = 16;
+/// Attempts of requests that an owner remembers to have been asked for, so that it takes in a copy of none. Beyond: the
+/// oldest is forgotten.
+pub const RECENT: usize = 4_096;
+/// Versions of registers that a coordinator remembers, twice over. Beyond: those that it was told of longest ago are
+/// forgotten, and a change of one may take one round trip more.
+pub const VERSIONS: usize = 2_048;
+/// Idle registers whose next ballot is promised to a node. Beyond: the one that has been idle for longest is prepared
+/// again when it is wanted.
+pub const PROMISED: usize = 1_024;
+/// Registers of one partition that are moved at once.
+pub const MOVES: usize = 32;
 /// Bytes of one frame on a link. Longer: the connection is closed, nobody else suffers.
 pub const FRAME_BYTES: usize = 1 << 20;
 /// Bytes of one message inside a frame; leaves room for the frame's own header.

@@ -80,11 +80,23 @@ pub enum Mutant {
     DroppedEarly,
     /// An owner mints before it has taken over.
     MintedTooEarly,
+    /// What a proposer was promised is forgotten when the acceptor restarts.
+    RegisterPromiseForgotten,
+    /// A proposer goes by its own value although a register holds another.
+    RegisterIgnored,
+    /// A read returns the highest that a majority reports, whether they agree or not.
+    HighestOfMajority,
+    /// A request that comes again is carried out again.
+    CarriedOutTwice,
+    /// Versions are counted from the start again after a delete.
+    VersionRestarts,
+    /// Registers are not moved to the owners to come.
+    NotMoved,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 42] = [
         Self::AckBeforeSync,
         Self::ReadBeforeSync,
         Self::QuorumOneShort,
@@ -121,6 +133,12 @@ impl Mutant {
         Self::AmnesiacSits,
         Self::DroppedEarly,
         Self::MintedTooEarly,
+        Self::RegisterPromiseForgotten,
+        Self::RegisterIgnored,
+        Self::HighestOfMajority,
+        Self::CarriedOutTwice,
+        Self::VersionRestarts,
+        Self::NotMoved,
     ];
 }
 
@@ -128,7 +146,13 @@ impl Mutant {
     /// Whether only a change of owners or voters can show it.
     #[must_use]
     pub fn is_of_epochs(self) -> bool {
-        self >= Self::PromiseNotPersisted
+        (Self::PromiseNotPersisted..=Self::MintedTooEarly).contains(&self) || self >= Self::NotMoved
+    }
+
+    /// Whether it is about registers.
+    #[must_use]
+    pub fn is_of_registers(self) -> bool {
+        self >= Self::RegisterPromiseForgotten
     }
 }
 

@@ -25,6 +25,7 @@ use crate::membership::Membership;
 use crate::outbox::{Outbox, Output, Parcel, PersistId};
 use crate::protocol::{Ctx, Effect, Effects, Gate, Protocol};
 use crate::refusal::Refusal;
+use crate::registers::Registers;
 use crate::rng::Rng;
 use crate::time::{Duration, Instant, Now};
 use crate::timers::Timers;
@@ -72,6 +73,7 @@ pub struct Node {
     membership: Membership,
     topology: Topology,
     kv: Kv,
+    registers: Registers,
 }
 
 /// How much a node holds of what could grow.
@@ -79,8 +81,10 @@ pub struct Node {
 pub struct Holding {
     /// Messages and answers that wait for the disk.
     pub held: usize,
-    /// Operations that it coordinates.
+    /// Operations that it coordinates or proposes.
     pub operations: usize,
+    /// Registers whose next ballot is promised to it.
+    pub promised: usize,
     /// Timers that are set.
     pub timers: usize,
     /// Members that it knows, the dead included.
@@ -162,7 +166,7 @@ impl Node {
     pub fn restore(config: Config, seed: u64, records: impl IntoIterator<Item = Record>) -> Result<Self, RestoreError> {
         config.check().map_err(RestoreError::Config)?;
         let mut membership = Membership::new(config.id, config.profile.clone());
-        let (mut topology, mut kv) = (Topology::default(), Kv::default());
+        let (mut topology, mut kv, mut registers) = (Topology::default(), Kv::default(), Registers::default());
         let mut last_boot = Generation(0);
         for record in records {
             match record {
@@ -170,6 +174,7 @@ impl Node {
                 Record::Membership(record) => membership.restore(record),
                 Record::Topology(record) => topology.restore(record),
                 Record::Kv(record) => kv.restore(record),
+                Record::Registers(record) => registers.restore(record),
             }
         }
         let shared = Shared {
@@ -187,7 +192,7 @@ impl Node {
             view_changed: false,
             disk_full: false,
         };
-        Ok(Self { shared, membership, topology, kv })
+        Ok(Self { shared, membership, topology, kv, registers })
     }
 
     /// Takes in one input. Due timers fire; nothing blocks and nothing fails.
@@ -202,9 +207,8 @@ impl Node {
             self.each(
                 |p, cx, fx| p.on_pause(cx, span, fx),
                 |p, cx, fx| p.on_pause(cx, span, fx),
-                |p, cx, fx| {
-                    p.on_pause(cx, span, fx);
-                },
+                |p, cx, fx| p.on_pause(cx, span, fx),
+                |p, cx, fx| p.on_pause(cx, span, fx),
             );
         }
         match input {
@@ -250,6 +254,12 @@ impl Node {
         self.kv.store()
     }
 
+    /// The registers that it keeps as an owner.
+    #[must_use]
+    pub fn registers(&self) -> &crate::registers::Store {
+        self.registers.store()
+    }
+
     /// Makes these members known to a node that has not started, as if it had been among them for long. For simulations
     /// of more members than could get to know each other in reasonable time.
     #[cfg(feature = "sim")]
@@ -279,7 +289,8 @@ impl Node {
     pub fn holding(&self) -> Holding {
         Holding {
             held: self.shared.outbox.held(),
-            operations: self.kv.operations(),
+            operations: self.kv.operations() + self.registers.operations(),
+            promised: self.registers.sticky(),
             timers: self.shared.timers.len(),
             members: self.shared.view.members.len(),
             rumours: self.membership.rumours(),
@@ -320,7 +331,7 @@ impl Node {
         self.shared.cause = Cause::Start;
         self.shared.outbox.persist(Record::Boot(self.shared.generation));
         self.shared.trace(|| EventKind::Started);
-        self.each(Protocol::on_start, Protocol::on_start, Protocol::on_start);
+        self.each(Protocol::on_start, Protocol::on_start, Protocol::on_start, Protocol::on_start);
     }
 
     fn receive(&mut self, envelope: Envelope) {
@@ -328,7 +339,7 @@ impl Node {
         if known.is_some_and(|member| envelope.generation < member.generation) {
             return;
         }
-        if self.shared.outbox.is_congested() && matches!(envelope.payload, Payload::Kv(_)) {
+        if self.shared.outbox.is_congested() && matches!(envelope.payload, Payload::Kv(_) | Payload::Registers(_)) {
             return;
         }
         let (message, kind) = (envelope.id(), envelope.payload.kind());
@@ -344,15 +355,16 @@ impl Node {
 
     fn request(&mut self, id: RequestId, op: Op) {
         self.shared.cause = Cause::Request(id);
-        if self.shared.outbox.is_congested() && matches!(op, Op::Kv(_)) {
+        if self.shared.outbox.is_congested() && matches!(op, Op::Kv(_) | Op::Registers(_)) {
             self.shared.outbox.push(Parcel::Reply { id, result: Err(Refusal::Overloaded) }, Gate::Open);
             return;
         }
-        let Self { shared, membership, topology, kv } = self;
+        let Self { shared, membership, topology, kv, registers } = self;
         match op {
             Op::Membership(op) => step(shared, membership, |p, cx, fx| p.on_op(cx, id, op, fx)),
             Op::Topology(op) => step(shared, topology, |p, cx, fx| p.on_op(cx, id, op, fx)),
             Op::Kv(op) => step(shared, kv, |p, cx, fx| p.on_op(cx, id, op, fx)),
+            Op::Registers(op) => step(shared, registers, |p, cx, fx| p.on_op(cx, id, op, fx)),
         }
     }
 
@@ -373,26 +385,29 @@ impl Node {
             |p, cx, fx| p.on_link(cx, peer, up, fx),
             |p, cx, fx| p.on_link(cx, peer, up, fx),
             |p, cx, fx| p.on_link(cx, peer, up, fx),
+            |p, cx, fx| p.on_link(cx, peer, up, fx),
         );
     }
 
     fn deliver(&mut self, from: NodeId, payload: Payload) {
-        let Self { shared, membership, topology, kv } = self;
+        let Self { shared, membership, topology, kv, registers } = self;
         match payload {
             Payload::Membership(msg) => step(shared, membership, |p, cx, fx| p.on_message(cx, from, msg, fx)),
             Payload::Topology(msg) => step(shared, topology, |p, cx, fx| p.on_message(cx, from, msg, fx)),
             Payload::Kv(msg) => step(shared, kv, |p, cx, fx| p.on_message(cx, from, msg, fx)),
+            Payload::Registers(msg) => step(shared, registers, |p, cx, fx| p.on_message(cx, from, msg, fx)),
         }
     }
 
     fn fire(&mut self) {
         while let Some(timer) = self.shared.timers.pop_due(self.shared.now.mono) {
             self.shared.cause = Cause::Timer;
-            let Self { shared, membership, topology, kv } = self;
+            let Self { shared, membership, topology, kv, registers } = self;
             match timer {
                 Timer::Membership(timer) => step(shared, membership, |p, cx, fx| p.on_timer(cx, timer, fx)),
                 Timer::Topology(timer) => step(shared, topology, |p, cx, fx| p.on_timer(cx, timer, fx)),
                 Timer::Kv(timer) => step(shared, kv, |p, cx, fx| p.on_timer(cx, timer, fx)),
+                Timer::Registers(timer) => step(shared, registers, |p, cx, fx| p.on_timer(cx, timer, fx)),
             }
             self.settle();
         }
@@ -403,7 +418,7 @@ impl Node {
         let mut deliveries = 0;
         loop {
             if core::mem::take(&mut self.shared.view_changed) {
-                self.each(Protocol::on_view, Protocol::on_view, Protocol::on_view);
+                self.each(Protocol::on_view, Protocol::on_view, Protocol::on_view, Protocol::on_view);
             }
             let Some(parcel) = self.shared.outbox.pop_released() else {
                 return;
@@ -423,10 +438,12 @@ impl Node {
         membership: impl FnOnce(&mut Membership, &mut Ctx<'_>, &mut Effects<Membership>),
         topology: impl FnOnce(&mut Topology, &mut Ctx<'_>, &mut Effects<Topology>),
         kv: impl FnOnce(&mut Kv, &mut Ctx<'_>, &mut Effects<Kv>),
+        registers: impl FnOnce(&mut Registers, &mut Ctx<'_>, &mut Effects<Registers>),
     ) {
         step(&mut self.shared, &mut self.membership, membership);
         step(&mut self.shared, &mut self.topology, topology);
         step(&mut self.shared, &mut self.kv, kv);
+        step(&mut self.shared, &mut self.registers, registers);
     }
 }
 
@@ -507,6 +524,10 @@ impl Shared {
             }
             Effect::TakenOver(epoch, partitions, pages) => {
                 (self.view.taken_over, self.view.pages) = (Some((epoch, partitions)), pages);
+                self.view_changed = true;
+            }
+            Effect::Moved(epoch, partitions) => {
+                self.view.moved = Some((epoch, partitions));
                 self.view_changed = true;
             }
             Effect::Adopt(config) => {

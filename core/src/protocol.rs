@@ -86,6 +86,31 @@ impl Ctx<'_> {
         seat.is_some_and(|seat| seat.incarnation == mine || planted(Mutant::AmnesiacSits))
     }
 
+    /// Whether a message of this epoch is one that this node answers: it is in that very epoch.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    pub fn check_epoch(&self, theirs: Epoch) -> Result<(), Refusal> {
+        let mine = self.view.epoch();
+        match mine {
+            Epoch(0) => Err(Refusal::NoEpoch),
+            _ if mine != theirs => Err(Refusal::WrongEpoch { mine, theirs }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether it is, and this node owns the key there, with the storage that its seat was given to.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    pub fn check_owner(&self, theirs: Epoch, key: &[u8]) -> Result<(), Refusal> {
+        self.check_epoch(theirs)?;
+        let owns = self.view.chosen.as_ref().is_some_and(|chosen| chosen.owners_of(key).contains(self.me));
+        if owns && self.is_seated() { Ok(()) } else { Err(Refusal::NotAnOwner) }
+    }
+
     /// Whether it has a seat that was given to another storage than the one it has.
     #[must_use]
     pub fn has_lost_storage(&self) -> bool {
@@ -148,6 +173,8 @@ pub enum Effect<P: Protocol> {
     Learn(Epoch, BTreeSet<Partition>),
     /// Data protocols: these partitions have been taken over in this joint epoch, and their records precede this.
     TakenOver(Epoch, BTreeSet<Partition>, u32),
+    /// Registers alone: all registers of these partitions are with the owners to come in this joint epoch.
+    Moved(Epoch, BTreeSet<Partition>),
 }
 
 /// The effects of one step, in order.
@@ -232,6 +259,10 @@ impl<P: Protocol> Effects<P> {
 
     pub(crate) fn learn(&mut self, epoch: Epoch, partitions: BTreeSet<Partition>) {
         self.list.push(Effect::Learn(epoch, partitions));
+    }
+
+    pub(crate) fn moved(&mut self, epoch: Epoch, partitions: BTreeSet<Partition>) {
+        self.list.push(Effect::Moved(epoch, partitions));
     }
 
     pub(crate) fn taken_over(&mut self, epoch: Epoch, partitions: BTreeSet<Partition>, pages: u32) {

@@ -111,6 +111,18 @@ pub enum Refusal {
     },
     /// The configuration is already as it was asked for.
     NoChange,
+    /// What the change depends on does not hold. The register is as it was.
+    Conflict {
+        /// The version that it has.
+        version: u64,
+    },
+    /// The register holds no number of 64 bits, or would hold none any more.
+    NotANumber,
+    /// So many changes came since the client saw the register that nobody knows whether this one was among them.
+    SessionExpired {
+        /// The version that it has.
+        version: u64,
+    },
 }
 
 impl Refusal {
@@ -144,13 +156,16 @@ impl Refusal {
             Self::Recovering => "RECOVERING",
             Self::TooFewMembers { .. } => "TOO_FEW_MEMBERS",
             Self::NoChange => "NO_CHANGE",
+            Self::Conflict { .. } => "CONFLICT",
+            Self::NotANumber => "NOT_A_NUMBER",
+            Self::SessionExpired { .. } => "SESSION_EXPIRED",
         }
     }
 
     /// True if nothing happened and nothing will; false if the request may still take effect.
     #[must_use]
     pub fn is_definite(&self) -> bool {
-        !matches!(self, Self::TimeoutUnknown { .. } | Self::SurvivorLost { .. })
+        !matches!(self, Self::TimeoutUnknown { .. } | Self::SurvivorLost { .. } | Self::SessionExpired { .. })
     }
 }
 
@@ -245,6 +260,16 @@ impl fmt::Display for Refusal {
                 write!(f, "fewer than {replicas} members would be left to hold {replicas} copies; add members first")
             }
             Self::NoChange => f.write_str("nothing would change"),
+            Self::Conflict { version } => {
+                write!(f, "the register is at version {version} and not as the change expects; read it and try again")
+            }
+            Self::NotANumber => {
+                f.write_str("the register holds no whole number of 64 bits, or the sum would be none; nothing was changed")
+            }
+            Self::SessionExpired { .. } => f.write_str(
+                "the register was changed so often since the request was first made that nobody knows whether it was \
+                 carried out; read it, and decide anew",
+            ),
         }
     }
 }

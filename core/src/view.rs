@@ -8,6 +8,7 @@ use crate::id::{Epoch, NodeId};
 use crate::member::{Class, Member, State};
 use crate::placement::{Partition, Placement};
 use crate::quorum::{Level, Tally};
+use crate::refusal::Refusal;
 
 /// What every protocol of a node may read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -26,6 +27,9 @@ pub struct View {
     pub taken_over: Option<(Epoch, BTreeSet<Partition>)>,
     /// Pages that this node has fetched for that so far.
     pub pages: u32,
+    /// While a change is under way: of which epoch, and the partitions whose registers this node has seen to be with the
+    /// owners to come.
+    pub moved: Option<(Epoch, BTreeSet<Partition>)>,
 }
 
 /// A chosen configuration and the placement that follows from it.
@@ -114,6 +118,20 @@ impl View {
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         self.chosen.as_ref().map_or(Epoch(0), |chosen| chosen.config.epoch)
+    }
+
+    /// The configuration by which clients are served.
+    ///
+    /// # Errors
+    ///
+    /// If there is none, or it still recovers from a lost majority.
+    pub fn serving(&self) -> Result<&Chosen, Refusal> {
+        match &self.chosen {
+            Some(chosen) if chosen.config.recovers.is_none() => Ok(chosen),
+            Some(_) => Err(Refusal::Recovering),
+            None if self.left.is_some() => Err(Refusal::Recovering),
+            None => Err(Refusal::NoEpoch),
+        }
     }
 
     /// Whether gossip holds the member alive. Orders attempts; never replaces one.

@@ -10,7 +10,7 @@ const RANKS: [&[&str]; 8] = [
     &["bytes", "hash", "id", "limits", "mutant", "rng", "time"],
     &["cell", "cluster", "config", "member", "paxos", "placement", "quorum", "refusal", "roster", "version"],
     &["timers", "trace", "view", "protocol"],
-    &["kv", "membership", "topology"],
+    &["kv", "membership", "registers", "topology"],
     &["lift"],
     &["wire", "outbox", "journal"],
     &["node"],

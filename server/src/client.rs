@@ -9,7 +9,7 @@ use ureq::middleware::MiddlewareNext;
 use ureq::{Agent, Body, SendBody};
 
 use crate::failure::Failure;
-use crate::{Change, Server};
+use crate::{Change, Register, Server};
 
 /// Exit code of a request that may still take effect: scripts must not take it for a refusal.
 const EXIT_UNKNOWN: u8 = 3;
@@ -17,7 +17,7 @@ const EXIT_UNKNOWN: u8 = 3;
 const PATIENCE: Duration = Duration::from_secs(40);
 
 pub(crate) fn put(server: &Server, key: &str, value: &str) -> Result<(), Failure> {
-    let body = if value == "-" { from_stdin()? } else { value.as_bytes().to_vec() };
+    let body = bytes_of(value)?;
     let url = key_url(server, key);
     checked(server, agent(server).put(&url).header("content-type", "application/octet-stream").send(&body[..]))
         .map(drop)
@@ -61,6 +61,53 @@ pub(crate) fn list(server: &Server, prefix: &str) -> Result<(), Failure> {
             return Ok(());
         }
     }
+}
+
+/// Reads or changes a register.
+pub(crate) fn register(server: &Server, what: Register) -> Result<(), Failure> {
+    let agent = agent(server);
+    let url = |key: &str| path_url(server, "registers", key);
+    let if_version = |version: Option<u64>| version.map(|version| ("if-match", format!("\"{version}\"")));
+    let (answer, printed) = match what {
+        Register::Get { key, version } => return get_register(server, &url(&key), version),
+        Register::Put { key, value, condition } => {
+            let body = bytes_of(&value)?;
+            let absent = condition.if_absent.then(|| ("if-none-match", "*".to_owned()));
+            let mut request = agent.put(url(&key)).header("content-type", "application/octet-stream");
+            for (name, value) in absent.into_iter().chain(if_version(condition.if_version)) {
+                request = request.header(name, value);
+            }
+            (request.send(&body[..]), "version")
+        }
+        Register::Delete { key, if_version: version } => {
+            let mut request = agent.delete(url(&key));
+            if let Some((name, value)) = if_version(version) {
+                request = request.header(name, value);
+            }
+            (request.call(), "version")
+        }
+        Register::Increment { key, by } => {
+            (agent.post(url(&key)).query("increment", by.to_string()).send_empty(), "number")
+        }
+        Register::Append { key, value } => {
+            (agent.post(url(&key)).query("append", "").send(&bytes_of(&value)?[..]), "version")
+        }
+    };
+    println!("{}", json_of(checked(server, answer)?)?[printed]);
+    Ok(())
+}
+
+fn get_register(server: &Server, url: &str, version: bool) -> Result<(), Failure> {
+    let answer = json_of(checked(server, agent(server).get(url).header("accept", "application/json").call())?)?;
+    let bytes = decode_base64(answer["base64"].as_str().unwrap_or_default());
+    let mut out = std::io::stdout().lock();
+    let before = if version { format!("{}\t", answer["version"]) } else { String::new() };
+    let printed = out.write_all(before.as_bytes()).and_then(|()| out.write_all(&bytes));
+    printed.and_then(|()| out.write_all(b"\n")).map_err(|error| Failure::new("OUTPUT", error.to_string()))
+}
+
+fn bytes_of(value: &str) -> Result<Vec<u8>, Failure> {
+    if value == "-" { from_stdin() } else { Ok(value.as_bytes().to_vec()) }
 }
 
 pub(crate) fn members(server: &Server) -> Result<(), Failure> {
@@ -321,7 +368,11 @@ fn agent(server: &Server) -> Agent {
 }
 
 fn key_url(server: &Server, key: &str) -> String {
-    let mut url = format!("{server}/v1/kv/");
+    path_url(server, "kv", key)
+}
+
+fn path_url(server: &Server, what: &str, key: &str) -> String {
+    let mut url = format!("{server}/v1/{what}/");
     for byte in key.bytes() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => url.push(char::from(byte)),

@@ -81,6 +81,7 @@ pub(crate) struct Snapshot {
     /// The last change that was asked for here and had newcomers fetch first.
     pub(crate) followed: Option<Followed>,
     pub(crate) keys: usize,
+    pub(crate) registers: usize,
     pub(crate) digest: u64,
     pub(crate) dropped: u64,
     pub(crate) uptime: Duration,
@@ -485,6 +486,7 @@ impl Driver {
             taken_over: view.taken_over.as_ref().map_or(0, |(_, partitions)| partitions.len()),
             followed: self.node.followed().cloned(),
             keys: self.node.store().len(),
+            registers: self.node.registers().len(),
             digest: self.node.store().digest(),
             dropped: self.hub.dropped(),
             uptime: self.started.elapsed(),

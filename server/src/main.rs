@@ -65,6 +65,13 @@ enum Command {
         #[arg(default_value = "")]
         prefix: String,
     },
+    /// Read and change linearizable registers: one order of all operations, whichever nodes they go through.
+    Register {
+        #[command(flatten)]
+        server: Server,
+        #[command(subcommand)]
+        what: Register,
+    },
     /// Show who is in the cluster, or change who owns and votes.
     Members {
         #[command(flatten)]
@@ -105,6 +112,58 @@ enum Command {
     },
     /// Measure a cluster of three nodes on this machine.
     Bench(BenchArguments),
+}
+
+/// What to do with a register. A change prints the version that it made; one whose condition does not hold says which
+/// version there is.
+#[derive(Subcommand, Clone)]
+enum Register {
+    /// Print the value.
+    Get {
+        key: String,
+        /// Print the version before it, and a tab.
+        #[arg(long)]
+        version: bool,
+    },
+    /// Set the value.
+    Put {
+        key: String,
+        /// The value; `-` reads it from standard input.
+        value: String,
+        #[command(flatten)]
+        condition: Condition,
+    },
+    /// Remove the value; its version goes on.
+    Delete {
+        key: String,
+        /// Only if the register is of this version.
+        #[arg(long, value_name = "VERSION")]
+        if_version: Option<u64>,
+    },
+    /// Add to a number, and print the sum.
+    Increment {
+        key: String,
+        #[arg(default_value_t = 1, allow_negative_numbers = true)]
+        by: i64,
+    },
+    /// Append to the value.
+    Append {
+        key: String,
+        /// What; `-` reads it from standard input.
+        value: String,
+    },
+}
+
+/// On what a change depends.
+#[derive(Args, Clone)]
+#[group(multiple = false)]
+struct Condition {
+    /// Only if the register is of this version.
+    #[arg(long, value_name = "VERSION")]
+    if_version: Option<u64>,
+    /// Only if it holds nothing.
+    #[arg(long)]
+    if_absent: bool,
 }
 
 /// A change of who owns and votes. Members are named by their names, their ids, or an id's first digits. The command
@@ -270,6 +329,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Get { server, key } => client::get(&server, &key),
         Command::Delete { server, key } => client::delete(&server, &key),
         Command::List { server, prefix } => client::list(&server, &prefix),
+        Command::Register { server, what } => client::register(&server, what),
         Command::Members { server, change: None } => client::members(&server),
         Command::Members { server, change: Some(change) } => client::change(&server, &change),
         Command::Recover { server, fork: _, survivors, yes } => client::recover(&server, &survivors, yes),

@@ -80,12 +80,20 @@ pub fn colour(family: Family) -> &'static str {
         Family::Write => "--write",
         Family::Acknowledge => "--ack",
         Family::Repair => "--repair",
+        Family::Consensus => "--consensus",
     }
 }
 
 /// All families, in the order of the legend.
-pub const FAMILIES: [Family; 6] =
-    [Family::Read, Family::Write, Family::Acknowledge, Family::Repair, Family::Membership, Family::Topology];
+pub const FAMILIES: [Family; 7] = [
+    Family::Read,
+    Family::Write,
+    Family::Acknowledge,
+    Family::Consensus,
+    Family::Repair,
+    Family::Membership,
+    Family::Topology,
+];
 
 #[cfg(test)]
 mod tests {

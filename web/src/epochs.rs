@@ -132,6 +132,7 @@ impl Epochs {
             | EventKind::Slept { .. }
             | EventKind::DiskFull { .. }
             | EventKind::Membership(_)
+            | EventKind::Registers(_)
             | EventKind::Sent { .. }
             | EventKind::Received { .. } => false,
         }

@@ -7,6 +7,7 @@ use qunlong_core::kv::{Event as KvEvent, OpKind, Phase};
 use qunlong_core::lift::{EventKind, Family};
 use qunlong_core::member::{Class, Durability, Load, Member, State};
 use qunlong_core::membership::Event as MembershipEvent;
+use qunlong_core::registers::{Event as RegisterEvent, Phase as RegisterPhase};
 use qunlong_core::topology::{Event as TopologyEvent, Progress, Reason, Step};
 use qunlong_core::{Event, NodeId, Refusal};
 
@@ -435,12 +436,14 @@ pub fn family(language: Language, family: Family) -> &'static str {
         (Language::Chinese, Family::Write) => "写",
         (Language::Chinese, Family::Acknowledge) => "确认",
         (Language::Chinese, Family::Repair) => "修复",
+        (Language::Chinese, Family::Consensus) => "共识",
         (Language::English, Family::Membership) => "gossip and probes",
         (Language::English, Family::Topology) => "epochs",
         (Language::English, Family::Read) => "reads",
         (Language::English, Family::Write) => "writes",
         (Language::English, Family::Acknowledge) => "acknowledgements",
         (Language::English, Family::Repair) => "repair",
+        (Language::English, Family::Consensus) => "consensus",
     }
 }
 
@@ -517,6 +520,13 @@ pub fn refusal(language: Language, refusal: &Refusal) -> String {
         }
         Refusal::Recovering => "集群刚被恢复，成员正在合并各自的数据；请重试".to_owned(),
         Refusal::NoChange => "什么都不会改变".to_owned(),
+        Refusal::Conflict { version } => {
+            format!("寄存器现为第 {version} 版，不符合此变更的条件；请读取后再试")
+        }
+        Refusal::NotANumber => "寄存器中不是 64 位整数，或结果会超出范围；什么都没有改变".to_owned(),
+        Refusal::SessionExpired { .. } => {
+            "自请求首次发出以来，寄存器变更太多，已无人知道它是否执行过；请读取后再决定".to_owned()
+        }
     };
     format!("{}：{what}", refusal.code())
 }
@@ -659,6 +669,7 @@ fn explain_english(who: &str, kind: &EventKind, name: &impl Fn(NodeId) -> String
                 format!("{who}'s autopilot: {}; it asks to {}", why(Language::English, *reason, name), steps.join(", "))
             }
         },
+        EventKind::Registers(event) => registers_english(who, event, name),
         EventKind::Kv(event) => match event {
             KvEvent::Began { kind, key, owners, needed, .. } => {
                 let what = operation(Language::English, *kind);
@@ -730,6 +741,114 @@ pub fn step(language: Language, step: &Step, name: &impl Fn(NodeId) -> String) -
         (Language::Chinese, Step::Unvote { member }) => format!("移走 {} 的投票权", name(member)),
         (Language::Chinese, Step::Vote) => "重新分配投票权".to_owned(),
         (Language::Chinese, Step::GiveUp) => "放弃变更".to_owned(),
+    }
+}
+
+fn registers_english(who: &str, event: &RegisterEvent, name: &impl Fn(NodeId) -> String) -> String {
+    match event {
+        RegisterEvent::Asked { key, to, attempt: 1, .. } => {
+            format!("{who} asks {} to propose for register “{key}”", name(*to))
+        }
+        RegisterEvent::Asked { key, to, attempt, .. } => {
+            format!("{who} has no answer yet, and asks {} to propose for “{key}” (attempt {attempt})", name(*to))
+        }
+        RegisterEvent::Reading { key, owners, needed, .. } => {
+            format!("{who} asks the {} acceptors of “{key}” what they have accepted; {needed} must agree", owners.len())
+        }
+        RegisterEvent::Prepared { key, ballot, owners, needed } => format!(
+            "Prepare: {who} asks the {} acceptors of “{key}” to take nothing below ballot {}; {needed} must promise",
+            owners.len(),
+            ballot.counter
+        ),
+        RegisterEvent::Proposed { key, ballot, version, at_once: true, needed, .. } => format!(
+            "Accept: {who} proposes version {version} of “{key}” at once, for ballot {} was promised with the last value; \
+             {needed} must accept",
+            ballot.counter
+        ),
+        RegisterEvent::Proposed { key, ballot, version, needed, .. } => format!(
+            "Accept: {who} proposes version {version} of “{key}” under ballot {}; {needed} must accept",
+            ballot.counter
+        ),
+        RegisterEvent::Counted { phase, from, have, needed, .. } => {
+            let what = match phase {
+                RegisterPhase::Reading => "reports",
+                RegisterPhase::Preparing => "has promised",
+                RegisterPhase::Accepting => "has accepted",
+            };
+            format!("{who} counts {have}/{needed}: {} {what}", name(*from))
+        }
+        RegisterEvent::Chosen { key, version, .. } => {
+            format!("{who} has a majority: version {version} of “{key}” is chosen")
+        }
+        RegisterEvent::Agreed { key, version } => {
+            format!("a majority agrees on version {version} of “{key}”: {who} has read it in one round trip")
+        }
+        RegisterEvent::Outbid { ballot, from, promised, .. } => format!(
+            "{} refused ballot {} of {who}: it has promised ballot {} to {}",
+            name(*from),
+            ballot.counter,
+            promised.counter,
+            name(promised.node)
+        ),
+        RegisterEvent::Finished { refusal: None, .. } => format!("{who} answers its client: done"),
+        RegisterEvent::Finished { refusal: Some(why), .. } => {
+            format!("{who} answers its client: {}", refusal(Language::English, why))
+        }
+        RegisterEvent::Moved { partition, keys } => {
+            format!("{who} saw all {keys} registers of partition {} with their owners to come", partition.0)
+        }
+    }
+}
+
+fn registers_chinese(who: &str, event: &RegisterEvent, name: &impl Fn(NodeId) -> String) -> String {
+    match event {
+        RegisterEvent::Asked { key, to, attempt: 1, .. } => {
+            format!("{who} 请 {} 为寄存器“{key}”提案", name(*to))
+        }
+        RegisterEvent::Asked { key, to, attempt, .. } => {
+            format!("{who} 没等到回音，改请 {} 为“{key}”提案（第 {attempt} 次）", name(*to))
+        }
+        RegisterEvent::Reading { key, owners, needed, .. } => {
+            format!("{who} 询问“{key}”的 {} 个接受者各自接受了什么；须有 {needed} 个一致", owners.len())
+        }
+        RegisterEvent::Prepared { key, ballot, owners, needed } => format!(
+            "Prepare：{who} 请“{key}”的 {} 个接受者不再接受低于 {} 的选票；须有 {needed} 个承诺",
+            owners.len(),
+            ballot.counter
+        ),
+        RegisterEvent::Proposed { key, ballot, version, at_once: true, needed, .. } => format!(
+            "Accept：{who} 直接提出“{key}”的第 {version} 版（选票 {} 已随上一个值获得承诺）；须有 {needed} 个接受",
+            ballot.counter
+        ),
+        RegisterEvent::Proposed { key, ballot, version, needed, .. } => {
+            format!("Accept：{who} 以选票 {} 提出“{key}”的第 {version} 版；须有 {needed} 个接受", ballot.counter)
+        }
+        RegisterEvent::Counted { phase, from, have, needed, .. } => {
+            let what = match phase {
+                RegisterPhase::Reading => "已报告",
+                RegisterPhase::Preparing => "已承诺",
+                RegisterPhase::Accepting => "已接受",
+            };
+            format!("{who} 计票 {have}/{needed}：{} {what}", name(*from))
+        }
+        RegisterEvent::Chosen { key, version, .. } => format!("{who} 达到多数：“{key}”的第 {version} 版被选定"),
+        RegisterEvent::Agreed { key, version } => {
+            format!("多数一致认定“{key}”为第 {version} 版：{who} 一个来回就读到了")
+        }
+        RegisterEvent::Outbid { ballot, from, promised, .. } => format!(
+            "{} 拒绝了 {who} 的选票 {}：它已向 {} 承诺选票 {}",
+            name(*from),
+            ballot.counter,
+            name(promised.node),
+            promised.counter
+        ),
+        RegisterEvent::Finished { refusal: None, .. } => format!("{who} 答复客户端：完成"),
+        RegisterEvent::Finished { refusal: Some(why), .. } => {
+            format!("{who} 答复客户端：{}", refusal(Language::Chinese, why))
+        }
+        RegisterEvent::Moved { partition, keys } => {
+            format!("{who} 确认分区 {} 的 {keys} 个寄存器都已到达将来的所有者", partition.0)
+        }
     }
 }
 
@@ -811,6 +930,7 @@ fn explain_chinese(who: &str, kind: &EventKind, name: &impl Fn(NodeId) -> String
                 format!("{who} 的自动驾驶：{}；请求{}", why(Language::Chinese, *reason, name), steps.join("、"))
             }
         },
+        EventKind::Registers(event) => registers_chinese(who, event, name),
         EventKind::Kv(event) => match event {
             KvEvent::Began { kind, key, owners, needed, .. } => {
                 let what = operation(Language::Chinese, *kind);

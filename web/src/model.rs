@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use qunlong_core::kv::{Event as KvEvent, OpKind, Phase};
 use qunlong_core::lift::{EventKind, Family, MessageKind};
+use qunlong_core::registers::Event as RegisterEvent;
 use qunlong_core::trace::{Cause, MessageId};
 use qunlong_core::version::Dot;
 use qunlong_core::{Event, NodeId, OpId, Refusal};
@@ -329,6 +330,7 @@ impl Playback {
             | EventKind::Slept { .. }
             | EventKind::DiskFull { .. }
             | EventKind::Membership(_)
+            | EventKind::Registers(_)
             | EventKind::Topology(_) => {
                 self.tell(event);
                 true
@@ -561,7 +563,7 @@ fn coordinated(event: &Event) -> Option<OpId> {
 /// Whether hundreds of its kind come at once; a story tells the last of them.
 fn is_one_of_many(kind: &EventKind) -> bool {
     match kind {
-        EventKind::Kv(KvEvent::Fetched { .. }) => true,
+        EventKind::Kv(KvEvent::Fetched { .. }) | EventKind::Registers(RegisterEvent::Moved { .. }) => true,
         EventKind::Kv(KvEvent::TookOver { have, of, .. } | KvEvent::Learnt { have, of, .. }) => have != of,
         _ => false,
     }

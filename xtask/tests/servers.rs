@@ -74,6 +74,80 @@ fn every_acknowledged_write_survives_a_kill_and_the_others_clients_see_no_error(
     }
 }
 
+/// Everybody adds to one register by way of two nodes while the third is killed and comes back: every answer has a version
+/// of its own, and the sum is what was acknowledged.
+#[test]
+fn a_register_counts_exactly_while_a_node_is_killed() {
+    let mut cluster = start();
+    let mut victim = cluster.nodes.pop().expect("three nodes");
+    let counted = AtomicU32::new(0);
+    let mut versions: Vec<u64> = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..6)
+            .map(|client| {
+                let (node, counted) = (&cluster.nodes[client % 2], &counted);
+                scope.spawn(move || {
+                    (0..50)
+                        .map(|n| {
+                            let url = node.url("/v1/registers/counter?increment=1&timeout=20000");
+                            let (code, body) = read(agent().post(url).send_empty()).expect("the server answers");
+                            assert_eq!(code, 200, "client {client}, request {n}: {body}");
+                            counted.fetch_add(1, Ordering::Relaxed);
+                            let body: Value = serde_json::from_str(&body).expect("JSON");
+                            body["version"].as_u64().expect("a version")
+                        })
+                        .collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        scope.spawn(|| {
+            wait_for("a third of them", Duration::from_secs(20), || counted.load(Ordering::Relaxed) >= 100);
+            victim.kill();
+            victim.start();
+        });
+        clients.into_iter().flat_map(|client| client.join().expect("no client failed")).collect()
+    });
+    versions.sort_unstable();
+    assert_eq!(versions, (1..=300).collect::<Vec<u64>>(), "each has made a version of its own");
+    cluster.nodes.push(victim);
+    cluster.wait_until_one();
+    for node in &cluster.nodes {
+        let (code, body) = node.get("/v1/registers/counter").expect("an answer");
+        assert_eq!((code, body), (200, "300".to_owned()), "the sum, at every node");
+    }
+}
+
+#[test]
+fn conditions_on_registers_are_those_of_http() {
+    let cluster = start();
+    let url = cluster.nodes[0].url("/v1/registers/a%2Fb");
+    let answer = |request: ureq::RequestBuilder<ureq::typestate::WithBody>| {
+        let answer = request.send("value").expect("an answer");
+        let tag = answer.headers().get("etag").map(|tag| tag.to_str().expect("text").to_owned());
+        (answer.status().as_u16(), tag)
+    };
+    let tagged = |version: u64| Some(format!("\"{version}\""));
+    assert_eq!(answer(agent().put(&url).header("if-none-match", "*")), (200, tagged(1)));
+    assert_eq!(answer(agent().put(&url).header("if-none-match", "*")), (412, tagged(1)));
+    assert_eq!(answer(agent().put(&url).header("if-match", "\"1\"")), (200, tagged(2)));
+    assert_eq!(answer(agent().put(&url).header("if-match", "\"1\"")), (412, tagged(2)));
+    let named = || agent().post(format!("{url}?append")).header("qunlong-request-id", "0123456789abcdef".repeat(2));
+    assert_eq!(answer(named().header("qunlong-seen", "2")), (200, tagged(3)));
+    let elsewhere = cluster.nodes[1].url("/v1/registers/a%2Fb?append");
+    let again = agent().post(elsewhere).header("qunlong-request-id", "0123456789abcdef".repeat(2));
+    assert_eq!(answer(again.header("qunlong-seen", "2")), (200, tagged(3)), "it was carried out once");
+    let (code, body) = cluster.nodes[2].get("/v1/registers/a%2Fb").expect("an answer");
+    assert_eq!((code, body), (200, "valuevalue".to_owned()));
+    assert_eq!(answer(agent().post(format!("{url}?increment=1"))).0, 409);
+
+    let command = |arguments: &[&str]| cluster.nodes[2].command(arguments);
+    assert_eq!(command(&["register", "put", "n", "41"]), (Some(0), "1\n".to_owned()));
+    assert_eq!(command(&["register", "increment", "n"]), (Some(0), "42\n".to_owned()));
+    assert_eq!(command(&["register", "get", "--version", "n"]), (Some(0), "2\t42\n".to_owned()));
+    assert_eq!(command(&["register", "delete", "n", "--if-version", "1"]).0, Some(1));
+    assert_eq!(command(&["register", "delete", "n", "--if-version", "2"]), (Some(0), "3\n".to_owned()));
+    assert_eq!(command(&["register", "get", "n"]).0, Some(1));
+}
+
 #[test]
 fn a_node_leaves_when_it_is_told_to_and_nobody_has_to_suspect() {
     let mut cluster = start();

@@ -33,7 +33,6 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use super::replica::check_epoch;
 use super::{Event, Kv, Record, Store, Timer};
 use crate::bytes::Bytes;
 use crate::id::{Epoch, NodeId, Round};
@@ -261,7 +260,7 @@ fn collects_here(cx: &Ctx<'_>, partition: Partition) -> bool {
 
 fn among_owners(cx: &Ctx<'_>, epoch: Epoch, partition: Partition, from: NodeId) -> bool {
     let owns = |node: NodeId| cx.view.chosen.as_ref().is_some_and(|chosen| chosen.owners(partition).contains(node));
-    check_epoch(cx, epoch).is_ok() && owns(from) && owns(cx.me) && cx.is_seated()
+    cx.check_epoch(epoch).is_ok() && owns(from) && owns(cx.me) && cx.is_seated()
 }
 
 fn owners<'a>(cx: &Ctx<'a>, partition: Partition) -> &'a [NodeId] {

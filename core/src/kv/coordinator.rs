@@ -16,7 +16,7 @@ use crate::quorum::{Level, Tally, majority};
 use crate::refusal::Refusal;
 use crate::time::Instant;
 use crate::version::{Context, Dot, Sibling, Versions};
-use crate::view::{Chosen, View};
+use crate::view::Chosen;
 
 /// The operations that wait for answers, by their numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -143,7 +143,7 @@ impl Coordinator {
     }
 
     fn begin(&self, cx: &mut Ctx<'_>, seq: u64, op: Op, fx: &mut Effects<Kv>) -> Result<Work, Refusal> {
-        let chosen = serving(cx.view)?;
+        let chosen = cx.view.serving()?;
         Ok(match op {
             Op::Get { key, read, .. } => {
                 check_size(&key, None)?;
@@ -417,7 +417,7 @@ impl Coordinator {
         fx.disarm(Timer::Retry(old));
         self.seq += 1;
         let (seq, id, deadline, handed_out) = (self.seq, pending.id, pending.deadline, pending.handed_out);
-        let refused = serving(cx.view).err();
+        let refused = cx.view.serving().err();
         let again = match (refused, pending.work) {
             (Some(refusal), _) => Err(refusal),
             (None, Work::Get(reading)) => {
@@ -693,16 +693,6 @@ impl Page {
 
     fn round(&self, partition: Partition) -> Round {
         self.rounds.get(&partition).copied().unwrap_or_default()
-    }
-}
-
-/// The configuration by which clients are served, if they are.
-fn serving(view: &View) -> Result<&Chosen, Refusal> {
-    match &view.chosen {
-        Some(chosen) if chosen.config.recovers.is_none() => Ok(chosen),
-        Some(_) => Err(Refusal::Recovering),
-        None if view.left.is_some() => Err(Refusal::Recovering),
-        None => Err(Refusal::NoEpoch),
     }
 }
 

@@ -21,7 +21,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use super::replica::{check_epoch, is_acceptable};
+use super::replica::is_acceptable;
 use super::{Event, Kv, Store, Timer, collect};
 use crate::bytes::Bytes;
 use crate::id::{Epoch, NodeId, Round};
@@ -161,7 +161,7 @@ impl Repair {
     ) {
         match msg {
             Msg::Compare { epoch, digests } => {
-                if check_epoch(cx, epoch).is_err() {
+                if cx.check_epoch(epoch).is_err() {
                     // One of the two is about to follow the other.
                     return self.hurry(cx, from, fx);
                 }
@@ -207,7 +207,7 @@ impl Repair {
             }
             Msg::Fetch { partition, keys } => push(store, cx, from, partition, keys.into_iter(), fx),
             Msg::Push { epoch, partition, round, entries } => {
-                if check_epoch(cx, epoch).is_err() || store.check_round(cx, partition, round, fx).is_err() {
+                if cx.check_epoch(epoch).is_err() || store.check_round(cx, partition, round, fx).is_err() {
                     return;
                 }
                 for (key, versions) in entries.into_iter().filter(|(key, _)| Partition::of(key) == partition) {

@@ -23,7 +23,7 @@ impl Store {
         key: &Bytes,
         fx: &mut Effects<Kv>,
     ) {
-        match check_owner(cx, epoch, key) {
+        match cx.check_owner(epoch, key) {
             Ok(()) => {
                 let partition = Partition::of(key);
                 if round > self.round(partition) {
@@ -54,7 +54,7 @@ impl Store {
         fx: &mut Effects<Kv>,
     ) -> Result<(), Refusal> {
         let Write { id, key, value, context } = write;
-        let minted = check_owner(cx, epoch, &key).and_then(|()| {
+        let minted = cx.check_owner(epoch, &key).and_then(|()| {
             check_size(&key, value.as_ref())?;
             self.check_round(cx, Partition::of(&key), round, fx)?;
             if self.lacks(Partition::of(&key)) && !planted(Mutant::MintedTooEarly) {
@@ -106,7 +106,7 @@ impl Store {
         (dot, theirs): (Dot, &Versions),
         fx: &mut Effects<Kv>,
     ) {
-        if let Err(refusal) = check_owner(cx, epoch, &key) {
+        if let Err(refusal) = cx.check_owner(epoch, &key) {
             return refuse(op, refusal, fx);
         }
         let partition = Partition::of(&key);
@@ -134,7 +134,7 @@ impl Store {
         limit: u32,
         fx: &mut Effects<Kv>,
     ) {
-        if let Err(refusal) = check_epoch(cx, epoch) {
+        if let Err(refusal) = cx.check_epoch(epoch) {
             return refuse(op, refusal, fx);
         }
         let limit = limit.clamp(1, limits::LIST_KEYS) as usize;
@@ -236,23 +236,6 @@ pub(super) fn check_size(key: &Bytes, value: Option<&Bytes>) -> Result<(), Refus
         }
         _ => Ok(()),
     }
-}
-
-pub(super) fn check_epoch(cx: &Ctx<'_>, theirs: Epoch) -> Result<(), Refusal> {
-    let mine = cx.view.epoch();
-    if mine == Epoch(0) {
-        return Err(Refusal::NoEpoch);
-    }
-    if mine != theirs {
-        return Err(Refusal::WrongEpoch { mine, theirs });
-    }
-    Ok(())
-}
-
-fn check_owner(cx: &Ctx<'_>, epoch: Epoch, key: &Bytes) -> Result<(), Refusal> {
-    check_epoch(cx, epoch)?;
-    let owns = cx.view.chosen.as_ref().is_some_and(|chosen| chosen.owners_of(key).contains(cx.me));
-    if owns && cx.is_seated() { Ok(()) } else { Err(Refusal::NotAnOwner) }
 }
 
 fn other_owners(cx: &Ctx<'_>, key: &Bytes) -> Vec<NodeId> {

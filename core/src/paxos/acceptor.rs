@@ -72,6 +72,17 @@ impl<V: Clone> Acceptor<V> {
         Ok(self.promised == next)
     }
 
+    /// Promises at least this: what a record from before a restart says.
+    pub fn raise(&mut self, promised: Ballot) {
+        self.promised = promised.max(self.promised);
+    }
+
+    /// Whether an acceptor can be in this state.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.promised >= self.accepted_ballot() && self.accepted.as_ref().is_none_or(|(ballot, _)| ballot.counter > 0)
+    }
+
     /// The highest ballot it has answered.
     #[must_use]
     pub fn promised(&self) -> Ballot {

@@ -4,6 +4,7 @@ use alloc::collections::BTreeMap;
 
 use super::{Accepted, Ballot};
 use crate::id::NodeId;
+use crate::mutant::{Mutant, planted};
 use crate::quorum::Tally;
 
 /// One read in one round trip: each acceptor says what it has accepted, and promises nothing.
@@ -37,9 +38,22 @@ impl<V: Clone> Reader<V> {
         Self { asked: quorum.clone(), quorum, reports: BTreeMap::new() }
     }
 
+    /// Whether a quorum has reported, though it may not agree. Whoever is silent might still decide it, or be gone.
+    #[must_use]
+    pub fn is_heard(&self) -> bool {
+        self.asked.reached()
+    }
+
     /// Who has not reported yet.
     pub fn silent(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.asked.silent()
+    }
+
+    /// How many agree so far, at most, and how many have to.
+    #[must_use]
+    pub fn progress(&self) -> (u8, u8) {
+        let have = self.reports.values().map(|(alike, _)| alike.have()).max().unwrap_or(0);
+        (have, self.quorum.needed())
     }
 
     /// An acceptor reports. Strangers, and second reports, count for nothing.
@@ -52,6 +66,9 @@ impl<V: Clone> Reader<V> {
         alike.answer(from);
         if alike.reached() {
             return Read::Holds(value.clone());
+        }
+        if planted(Mutant::HighestOfMajority) && self.is_heard() {
+            return Read::Holds(self.reports.last_key_value().and_then(|(_, (_, value))| value.clone()));
         }
         if self.asked.complete() { Read::Undecided } else { Read::Wait }
     }

@@ -6,7 +6,7 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use super::plan::{Action, Context, Move, Place, Step, World};
+use super::plan::{Action, Context, Move, Place, Registers, Step, World};
 use crate::limits;
 use crate::rng::Rng;
 use crate::time::Duration;
@@ -112,6 +112,11 @@ impl Drawer {
             tabs: rng.below(3) as u8,
             delay: if rng.chance(500) { Duration::millis(5 + rng.below(60)) } else { Duration::millis(2) },
             sync: Duration::millis(1 + rng.below(20)),
+            registers: match rng.below(3) {
+                0 => Registers::None,
+                1 => Registers::Odd,
+                _ => Registers::All,
+            },
             reorder: rng.chance(500),
             bytes: rng.chance(125),
             lies: false,

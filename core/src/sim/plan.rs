@@ -4,7 +4,7 @@
 //! and kept as a test:
 //!
 //! ```text
-//!   seed 17 / servers 6 / owners 4 / tabs 2 / tabs keep / autopilot / learn / delay 60ms / sync 20ms / reorder / bytes / collect 6s / repair 1s
+//!   seed 17 / servers 6 / owners 4 / tabs 2 / tabs keep / autopilot / learn / delay 60ms / sync 20ms / registers odd / reorder / bytes / collect 6s / repair 1s
 //!   1204ms put 2 k3 #5 plain            at place 2, key k3, write 5: supersedes what is there
 //!   1300ms delete 0 k3 #6 new           supersedes nothing
 //!   1301ms put 0 k3 #7 seen 1           supersedes what client 1 last saw of the key
@@ -54,6 +54,8 @@ pub struct World {
     pub delay: Duration,
     /// Syncs take less than this.
     pub sync: Duration,
+    /// Which keys are registers.
+    pub registers: Registers,
     /// Whether messages overtake each other.
     pub reorder: bool,
     /// Whether messages travel as bytes.
@@ -64,6 +66,29 @@ pub struct World {
     pub collect: Option<Duration>,
     /// How often owners compare.
     pub repair: Duration,
+}
+
+/// Which keys are registers: what is put to them, got and deleted is put, got and deleted there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Registers {
+    /// None.
+    None,
+    /// Every other one.
+    Odd,
+    /// All.
+    All,
+}
+
+impl Registers {
+    /// Whether a key is one.
+    #[must_use]
+    pub fn contain(self, key: u32) -> bool {
+        match self {
+            Self::None => false,
+            Self::Odd => key % 2 == 1,
+            Self::All => true,
+        }
+    }
 }
 
 /// One thing that happens.
@@ -168,6 +193,11 @@ impl fmt::Display for World {
         writeln!(f, "repair {}", Millis(self.repair))?;
         if let Some(after) = self.collect {
             writeln!(f, "collect {}", Millis(after))?;
+        }
+        match self.registers {
+            Registers::None => (),
+            Registers::Odd => writeln!(f, "registers odd")?,
+            Registers::All => writeln!(f, "registers all")?,
         }
         if self.reorder {
             writeln!(f, "reorder")?;
@@ -281,6 +311,7 @@ impl FromStr for Plan {
             tabs: 0,
             delay: Duration::millis(2),
             sync: Duration::millis(1),
+            registers: Registers::None,
             reorder: false,
             bytes: false,
             lies: false,
@@ -321,6 +352,8 @@ impl Plan {
             ["sync", span] => world.sync = millis(span)?,
             ["repair", span] => world.repair = millis(span).filter(|&span| span > Duration::ZERO)?,
             ["collect", span] => world.collect = Some(millis(span)?),
+            ["registers", "odd"] => world.registers = Registers::Odd,
+            ["registers", "all"] => world.registers = Registers::All,
             ["reorder"] => world.reorder = true,
             ["bytes"] => world.bytes = true,
             ["lies"] => world.lies = true,

@@ -19,11 +19,14 @@ use core::fmt;
 
 use super::Sim;
 use super::check::epochs::Epochs;
+use super::check::registers::{Answer, Call, Change, Ledger};
 use super::check::{History, Seen};
 use super::check::{bounds, converge};
 use super::disk::Disk;
-use super::plan::{Action, Context, Move, Place, Plan, Step, World};
+use super::drawer::REPEATED;
+use super::plan::{Action, Context, Move, Place, Plan, Registers, Step, World};
 use crate::bytes::Bytes;
+use crate::cell::{self, When};
 use crate::config::{AutopilotConfig, Config, Tabs};
 use crate::id::{RequestId, WriteId};
 use crate::kv::{self, WriteContext};
@@ -31,6 +34,8 @@ use crate::lift::{Event, EventKind, Op, Outcome};
 use crate::member::{Class, State};
 use crate::membership;
 use crate::quorum::Level;
+use crate::refusal::Refusal;
+use crate::registers;
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
 use crate::topology;
@@ -88,7 +93,7 @@ pub struct Report {
 }
 
 /// Everything that a long run must have reached at least once.
-pub const REACHED: [&str; 36] = [
+pub const REACHED: [&str; 43] = [
     "acknowledged",
     "unknown",
     "refused",
@@ -125,6 +130,13 @@ pub const REACHED: [&str; 36] = [
     "autopilot",
     "learning",
     "learner stalled",
+    "register changed",
+    "register read",
+    "condition failed",
+    "phase 1 left out",
+    "proposer outbid",
+    "another proposer asked",
+    "registers moved",
 ];
 
 /// Runs the steps until they end or the nodes have handled `inputs`, then lets the cluster heal, and judges. `watch`
@@ -174,9 +186,13 @@ struct Run<'w> {
     sim: Sim,
     servers: usize,
     history: History,
+    registers: Registers,
+    ledger: Ledger,
     epochs: Epochs,
     /// What each client last saw of each key.
     sessions: BTreeMap<(u8, u32), Seen>,
+    /// And of each register.
+    versions: BTreeMap<(u8, u32), u64>,
     /// Puts by number, to be repeated.
     puts: BTreeMap<u32, Put>,
     open: BTreeMap<RequestId, Asked>,
@@ -200,12 +216,16 @@ struct Put {
     deletes: bool,
     seen: Option<Seen>,
     client: u8,
+    /// Of a register: the change, and a version that was known before it was first asked for.
+    change: Change,
+    known: u64,
 }
 
 /// A request that is not answered yet.
 enum Asked {
     Put { key: u32, write: WriteId, seen: Seen, client: u8 },
     Get { key: u32, client: u8, began: usize },
+    Register { key: u32, number: usize, client: u8 },
     Change,
 }
 
@@ -249,8 +269,11 @@ impl<'w> Run<'w> {
             sim,
             servers: usize::from(world.servers),
             history: History::new(world.collect.is_some()),
+            registers: world.registers,
+            ledger: Ledger::default(),
             epochs: Epochs::default(),
             sessions: BTreeMap::new(),
+            versions: BTreeMap::new(),
             puts: BTreeMap::new(),
             open: BTreeMap::new(),
             damaged: BTreeSet::new(),
@@ -328,14 +351,15 @@ impl<'w> Run<'w> {
                 };
                 let mut id = [0; 16];
                 id[..4].copy_from_slice(&write.to_be_bytes());
-                let put = Put { key, write: WriteId(id), deletes, seen, client };
+                let (change, known) = (self.drawn_change(key, write, deletes, context), self.ledger.known(key));
+                let put = Put { key, write: WriteId(id), deletes, seen, client, change, known };
                 self.puts.insert(write, put.clone());
-                self.put(place, &put);
+                self.put(place, write, &put);
             }
             Action::Again { place, write } if exists(place) => {
                 if let Some(put) = self.puts.get(&write).cloned() {
                     self.reach("repeated");
-                    self.put(place, &put);
+                    self.put(place, write, &put);
                 }
             }
             Action::Get { place, key, client } if exists(place) => self.get(place, key, client),
@@ -447,9 +471,50 @@ impl<'w> Run<'w> {
         }
     }
 
-    fn put(&mut self, place: Place, put: &Put) {
-        if self.open.len() >= OPEN_MAX {
+    /// What a put to a register is, of all that may be asked of one.
+    fn drawn_change(&self, key: u32, write: u32, deletes: bool, context: Context) -> Change {
+        let value = (!deletes).then_some(i64::from(write));
+        match context {
+            Context::Plain => Change::Set(value, None),
+            Context::New if write.is_multiple_of(4) => Change::Set(value, Some(self.ledger.known(key))),
+            Context::New => Change::Add(i64::from(write % 7)),
+            Context::Seen(client) => {
+                Change::Set(value, Some(self.versions.get(&(client, key)).copied().unwrap_or_default()))
+            }
+        }
+    }
+
+    fn change_register(&mut self, place: Place, write: u32, put: &Put) {
+        if self.ledger.is_obscure(put.key) {
+            return self.get(place, put.key, put.client);
+        }
+        let change = match put.change {
+            Change::Add(by) => cell::Change::Increment { by },
+            Change::Set(value, version) => {
+                let when = version.map_or(When::Always, When::Version);
+                match value {
+                    Some(value) => cell::Change::Put { value: Bytes::from(value.to_string().as_str()), when },
+                    None => cell::Change::Delete { when },
+                }
+            }
+        };
+        // Only what may be repeated has a name of its own.
+        let id = (put.key >= REPEATED).then_some(put.write);
+        let op = registers::Op::Change { key: name(put.key), change, id, seen: put.known, within: None };
+        if let Some(id) = self.sim.request(place, Op::Registers(op)) {
+            let number = self.ledger.asked(put.key, Call::Change(write, put.change));
+            self.open.insert(id, Asked::Register { key: put.key, number, client: put.client });
+        }
+    }
+
+    fn put(&mut self, place: Place, write: u32, put: &Put) {
+        if self.open.len() >= OPEN_MAX || self.unseated == Some(place) {
+            // A node without its storage would ask under its old name with old numbers, and take answers of its former
+            // life for new ones.
             return;
+        }
+        if self.registers.contain(put.key) {
+            return self.change_register(place, write, put);
         }
         let key = name(put.key);
         let op = kv::Op::Put {
@@ -460,10 +525,6 @@ impl<'w> Run<'w> {
             stored: Level::Majority,
             within: None,
         };
-        if self.unseated == Some(place) {
-            // Under its old name it would ask with old numbers, and take answers of its former life for new ones.
-            return;
-        }
         if let Some(id) = self.sim.request(place, Op::Kv(op)) {
             self.history.asked(&key, put.write, put.seen.clone(), put.deletes);
             let seen = put.seen.clone().unwrap_or_default();
@@ -475,11 +536,22 @@ impl<'w> Run<'w> {
         if self.open.len() >= OPEN_MAX || self.unseated == Some(place) {
             return;
         }
-        let op = kv::Op::Get { key: name(key), read: Level::Majority, within: None };
-        let began = self.history.now();
-        if let Some(id) = self.sim.request(place, Op::Kv(op)) {
-            self.open.insert(id, Asked::Get { key, client, began });
+        self.ask_for(place, key, client, None);
+    }
+
+    /// Asks what a key holds.
+    fn ask_for(&mut self, place: Place, key: u32, client: u8, within: Option<Duration>) -> Option<RequestId> {
+        if self.registers.contain(key) {
+            let id = self.sim.request(place, Op::Registers(registers::Op::Get { key: name(key), within }))?;
+            let number = self.ledger.asked(key, Call::Read);
+            self.open.insert(id, Asked::Register { key, number, client });
+            return Some(id);
         }
+        let op = kv::Op::Get { key: name(key), read: Level::Majority, within };
+        let began = self.history.now();
+        let id = self.sim.request(place, Op::Kv(op))?;
+        self.open.insert(id, Asked::Get { key, client, began });
+        Some(id)
     }
 
     /// Takes in what the nodes have told and answered since the last look.
@@ -514,12 +586,25 @@ impl<'w> Run<'w> {
                     let writes = versions.siblings().iter().map(|sibling| sibling.write).collect();
                     self.sessions.insert((client, key), Seen { context: versions.to_context(), writes });
                 }
+                (Asked::Register { key, number, client }, Ok(Outcome::Registers(outcome))) => {
+                    let answer = self.register_answer(outcome)?;
+                    if let Answer::Holds(_, version) | Answer::Changed(version, _) = answer {
+                        self.versions.insert((client, key), version);
+                    }
+                    self.ledger.answered(key, number, answer);
+                }
+                (Asked::Register { key, number, .. }, Err(Refusal::Conflict { version })) => {
+                    self.reach("condition failed");
+                    self.ledger.answered(key, number, Answer::Conflict(version));
+                }
                 (Asked::Change, Ok(Outcome::Topology(_))) => (),
                 (Asked::Change, Err(refusal)) if refusal.is_definite() => self.reach("change refused"),
                 (asked, Err(refusal)) if refusal.is_definite() => {
                     self.reach("refused");
-                    if let Asked::Put { key, write, .. } = asked {
-                        self.history.refused(&name(key), write);
+                    match asked {
+                        Asked::Put { key, write, .. } => self.history.refused(&name(key), write),
+                        Asked::Register { key, number, .. } => self.ledger.refused(key, number),
+                        Asked::Get { .. } | Asked::Change => (),
                     }
                 }
                 (_, Err(_)) => self.reach("unknown"),
@@ -527,6 +612,25 @@ impl<'w> Run<'w> {
             }
         }
         Ok(())
+    }
+
+    fn register_answer(&mut self, outcome: registers::Outcome) -> Result<Answer, Failure> {
+        let number = |value: &Bytes| core::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+        match outcome {
+            registers::Outcome::Changed { version, number, .. } => {
+                self.reach("register changed");
+                Ok(Answer::Changed(version, number))
+            }
+            registers::Outcome::Read { value: None, version } => {
+                self.reach("register read");
+                Ok(Answer::Holds(None, version))
+            }
+            registers::Outcome::Read { value: Some(value), version } => {
+                self.reach("register read");
+                let value = number(&value).ok_or_else(|| Failure::Safety(format!("nobody wrote {value:?}")))?;
+                Ok(Answer::Holds(Some(value), version))
+            }
+        }
     }
 
     fn judge(&mut self, key: u32, versions: &Versions, began: usize) -> Result<(), Failure> {
@@ -541,6 +645,10 @@ impl<'w> Run<'w> {
             EventKind::Kv(kv::Event::Handed { attempt: 2.., .. }) => "handed to another owner",
             EventKind::Kv(kv::Event::Collected { .. }) => "collected",
             EventKind::Kv(kv::Event::TookOver { .. }) => "partition taken over",
+            EventKind::Registers(registers::Event::Proposed { at_once: true, .. }) => "phase 1 left out",
+            EventKind::Registers(registers::Event::Outbid { .. }) => "proposer outbid",
+            EventKind::Registers(registers::Event::Moved { keys: 1.., .. }) => "registers moved",
+            EventKind::Registers(registers::Event::Asked { attempt: 2.., .. }) => "another proposer asked",
             EventKind::Topology(topology::Event::Outbid { .. }) => "outbid",
             EventKind::Topology(topology::Event::Proposed { inherited: true, .. }) => "another's value taken over",
             EventKind::Topology(topology::Event::Unseated { .. }) => "unseated",
@@ -602,10 +710,7 @@ impl<'w> Run<'w> {
         let mut asked: Vec<(u32, Place, RequestId)> = Vec::new();
         for (n, &key) in keys.iter().enumerate() {
             let place = (down + 1 + n % (self.servers - 1)) % self.servers;
-            let began = self.history.now();
-            let get = kv::Op::Get { key: name(key), read: Level::Majority, within: Some(CORE_DONE_WITHIN) };
-            if let Some(id) = self.sim.request(place, Op::Kv(get)) {
-                self.open.insert(id, Asked::Get { key, client: 0, began });
+            if let Some(id) = self.ask_for(place, key, 0, Some(CORE_DONE_WITHIN)) {
                 asked.push((key, place, id));
             }
         }
@@ -672,16 +777,15 @@ impl<'w> Run<'w> {
         let lost = |place: &Place| self.damaged.contains(place) || self.unseated == Some(*place);
         let place = (0..self.servers).find(|place| !lost(place)).unwrap_or_default();
         for key in self.keys() {
-            let began = self.history.now();
-            let get = kv::Op::Get { key: name(key), read: Level::Majority, within: Some(CORE_DONE_WITHIN) };
-            let Some(id) = self.sim.request(place, Op::Kv(get)) else { continue };
+            let Some(id) = self.ask_for(place, key, 0, Some(CORE_DONE_WITHIN)) else { continue };
             self.sim.run_until(CORE_DONE_WITHIN, |sim| sim.reply(id).is_some());
-            match self.sim.take_reply(id) {
-                Some(Ok(Outcome::Kv(kv::Outcome::Read { versions, .. }))) => self.judge(key, &versions, began)?,
-                other => return Err(Failure::Liveness(format!("k{key} cannot be read: {other:?}"))),
+            if !matches!(self.sim.reply(id), Some(Ok(_))) {
+                let answer = self.sim.reply(id).map(|reply| reply.clone().map(drop));
+                return Err(Failure::Liveness(format!("k{key} cannot be read: {answer:?}")));
             }
+            self.look()?;
         }
-        Ok(())
+        self.ledger.judge().map_err(Failure::Safety)
     }
 
     fn keys(&self) -> BTreeSet<u32> {

@@ -117,6 +117,8 @@ pub struct Topology {
 struct Report {
     at: Instant,
     partitions: BTreeSet<Partition>,
+    /// Of whose registers it has seen that they are with the owners to come.
+    moved: BTreeSet<Partition>,
 }
 
 /// What nodes tell each other. `epoch` is always the one whose successor is being decided.
@@ -178,6 +180,8 @@ pub enum Msg {
         epoch: Epoch,
         /// The partitions.
         partitions: Vec<Partition>,
+        /// Those whose registers are all with the owners to come.
+        moved: Vec<Partition>,
     },
     /// You are to have a seat in this roster: fetch what will be yours. How far are you?
     Learn {
@@ -560,7 +564,9 @@ impl Topology {
             let partitions = cx.view.taken_over.as_ref().filter(|(epoch, _)| *epoch == config.epoch);
             let partitions = partitions.map(|(_, partitions)| partitions.iter().copied().collect()).unwrap_or_default();
             let epoch = config.epoch;
-            fx.send_all(config.current.voters.iter().copied(), Msg::Ready { epoch, partitions });
+            let moved = cx.view.moved.as_ref().filter(|(epoch, _)| *epoch == config.epoch);
+            let moved = moved.map(|(_, moved)| moved.iter().copied().collect()).unwrap_or_default();
+            fx.send_all(config.current.voters.iter().copied(), Msg::Ready { epoch, partitions, moved });
         }
         if !self.is_my_turn(cx) || self.register.is_proposing() || !self.can_complete(cx) {
             return;
@@ -596,7 +602,9 @@ impl Topology {
                 |owner: &&NodeId| self.reports.get(*owner).is_some_and(|report| report.partitions.contains(&partition));
             let most = usize::from(crate::quorum::majority(owners.len() as u8));
             let needed = if recovers { owners.len() } else { most };
-            owners.iter().filter(has).count() >= needed || planted(Mutant::TransferNotAwaited)
+            // Of registers one owner's word is enough: it tells of majorities.
+            let moved = self.reports.values().any(|report| report.moved.contains(&partition));
+            (owners.iter().filter(has).count() >= needed && moved) || planted(Mutant::TransferNotAwaited)
         };
         heard >= usize::from(next.majority()) && Partition::all().all(taken)
     }
@@ -709,8 +717,9 @@ impl Protocol for Topology {
             (Msg::Promise { epoch, ballot, accepted }, _) => self.on_promise(cx, from, (epoch, ballot), accepted, fx),
             (Msg::Accepted { epoch, ballot }, _) => self.on_accepted(cx, from, epoch, ballot, fx),
             (Msg::Refused { epoch, ballot, promised }, _) => self.on_refused(cx, from, (epoch, ballot), promised, fx),
-            (Msg::Ready { epoch, partitions }, Some(config)) if epoch == config.epoch => {
-                let report = Report { at: cx.now.mono, partitions: partitions.into_iter().collect() };
+            (Msg::Ready { epoch, partitions, moved }, Some(config)) if epoch == config.epoch => {
+                let (partitions, moved) = (partitions.into_iter().collect(), moved.into_iter().collect());
+                let report = Report { at: cx.now.mono, partitions, moved };
                 self.reports.insert(from, report);
             }
             (Msg::Ready { .. }, _) => (),

@@ -323,7 +323,7 @@ fn sent(outputs: Vec<Output>) -> impl Iterator<Item = (NodeId, Msg, Envelope)> {
     let about_keys = outputs.into_iter().filter_map(|output| match output {
         Output::Send { to, message } => match message.payload.clone() {
             Payload::Kv(msg) => Some((to, msg, message)),
-            Payload::Membership(_) | Payload::Topology(_) => None,
+            Payload::Membership(_) | Payload::Topology(_) | Payload::Registers(_) => None,
         },
         Output::Persist { .. } | Output::Reply { .. } | Output::Trace(_) => None,
     });

@@ -15,7 +15,10 @@ pub(super) fn error(status: StatusCode, code: &str, message: &str) -> Response {
 /// A request that the cluster did not do, or may not have done.
 pub(super) fn refused(refusal: &Refusal) -> Response {
     let status = match refusal {
-        Refusal::TimeoutUnknown { .. } | Refusal::SurvivorLost { .. } => StatusCode::GATEWAY_TIMEOUT,
+        Refusal::TimeoutUnknown { .. } | Refusal::SurvivorLost { .. } | Refusal::SessionExpired { .. } => {
+            StatusCode::GATEWAY_TIMEOUT
+        }
+        Refusal::Conflict { .. } => StatusCode::PRECONDITION_FAILED,
         Refusal::NoQuorum { .. }
         | Refusal::NoEpoch
         | Refusal::WrongEpoch { .. }
@@ -36,6 +39,7 @@ pub(super) fn refused(refusal: &Refusal) -> Response {
         | Refusal::MajorityAlive
         | Refusal::NotASurvivor
         | Refusal::SurvivorSilent { .. }
+        | Refusal::NotANumber
         | Refusal::NoChange => StatusCode::CONFLICT,
         Refusal::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
         Refusal::Overloaded => StatusCode::TOO_MANY_REQUESTS,

@@ -29,7 +29,7 @@ use super::App;
 use super::error::{error, refused};
 
 const CONTEXT: HeaderName = HeaderName::from_static("qunlong-context");
-const OUTCOME: HeaderName = HeaderName::from_static("qunlong-outcome");
+pub(super) const OUTCOME: HeaderName = HeaderName::from_static("qunlong-outcome");
 const REQUEST_ID: HeaderName = HeaderName::from_static("qunlong-request-id");
 
 /// Options of a request.
@@ -171,7 +171,7 @@ async fn ask(app: &App, op: KvOp) -> Result<KvOutcome, Response> {
     }
 }
 
-fn mixed_up() -> Response {
+pub(super) fn mixed_up() -> Response {
     error(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", "the node answered another question; please report this")
 }
 
@@ -211,7 +211,7 @@ fn write_context(headers: &HeaderMap) -> Result<WriteContext, Response> {
     }
 }
 
-fn write_id(headers: &HeaderMap) -> Result<Option<WriteId>, Response> {
+pub(super) fn write_id(headers: &HeaderMap) -> Result<Option<WriteId>, Response> {
     let Some(text) = headers.get(&REQUEST_ID) else { return Ok(None) };
     let id = text.to_str().ok().and_then(WriteId::parse_hex);
     let bad = || error(StatusCode::BAD_REQUEST, "BAD_REQUEST_ID", "qunlong-request-id is 32 hexadecimal digits");

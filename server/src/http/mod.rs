@@ -8,6 +8,7 @@ mod error;
 mod kv;
 mod members;
 mod policy;
+mod registers;
 mod topology;
 mod trace;
 
@@ -47,6 +48,10 @@ pub(crate) fn router(app: App) -> Router {
     let api = Router::new()
         .route("/v1/kv", get(kv::list))
         .route("/v1/kv/{*key}", get(kv::read).put(kv::write).delete(kv::delete))
+        .route(
+            "/v1/registers/{*key}",
+            get(registers::read).put(registers::write).delete(registers::delete).post(registers::post),
+        )
         .route("/v1/members", get(members::list))
         .route("/v1/members/{id}/farewell", post(members::farewell))
         .route("/v1/status", get(status))
@@ -71,7 +76,7 @@ pub(crate) fn router(app: App) -> Router {
 
 async fn no_dashboard() -> Response {
     const TEXT: &str = "This node serves no dashboard: it was started without --web.\n\
-                        The interface is there: /v1/status, /v1/members, /v1/kv.\n";
+                        The interface is there: /v1/status, /v1/members, /v1/kv, /v1/registers.\n";
     TEXT.into_response()
 }
 
@@ -108,6 +113,7 @@ async fn status(State(app): State<App>) -> Result<Json<Value>, Response> {
         "links": snapshot.links,
         "cuts": snapshot.cuts,
         "keys": snapshot.keys,
+        "registers": snapshot.registers,
         "digest": format!("{:016x}", snapshot.digest),
         "dropped_packets": snapshot.dropped,
         "uptime_ms": snapshot.uptime.as_millis() as u64,

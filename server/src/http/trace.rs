@@ -76,6 +76,7 @@ fn family(kind: &EventKind) -> &'static str {
         EventKind::Membership(_) => "membership",
         EventKind::Topology(_) => "topology",
         EventKind::Kv(_) => "kv",
+        EventKind::Registers(_) => "registers",
     }
 }
 

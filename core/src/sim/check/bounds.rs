@@ -26,7 +26,9 @@ fn exceeded(holding: &Holding) -> Option<(&'static str, usize, usize)> {
     // Gossip goes on beyond the limit of what waits for the disk; that much again is more than it ever says.
     let bounds = [
         ("parcels that wait for the disk", holding.held, 2 * limits::HELD),
-        ("operations", holding.operations, limits::PENDING_OPERATIONS),
+        // Of keys, of registers, and those that are proposed for others.
+        ("operations", holding.operations, 3 * limits::PENDING_OPERATIONS),
+        ("promised ballots", holding.promised, limits::PROMISED + holding.operations),
         ("members", holding.members, limits::MEMBERS),
         ("rumours", holding.rumours, holding.members + 1),
         // A deadline and a repetition for each operation, a probe's and a suspicion's for each member, some of its own.
@@ -41,7 +43,7 @@ mod tests {
 
     #[test]
     fn what_grows_beyond_its_limit_is_noticed() {
-        let fine = Holding { held: 10, operations: 3, timers: 20, members: 5, rumours: 5 };
+        let fine = Holding { held: 10, operations: 3, promised: 2, timers: 20, members: 5, rumours: 5 };
         assert_eq!(exceeded(&fine), None);
         assert_eq!(exceeded(&Holding { timers: 1_000, ..fine }).map(|(what, ..)| what), Some("timers"));
         assert_eq!(exceeded(&Holding { rumours: 7, ..fine }).map(|(what, ..)| what), Some("rumours"));

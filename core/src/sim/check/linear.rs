@@ -28,6 +28,10 @@ pub trait Model {
     fn initial() -> Self::State;
     /// The next state and the answer.
     fn apply(state: &Self::State, call: &Self::Call) -> (Self::State, Self::Answer);
+    /// Whether this answer may still be given, now or later. False only if it cannot: that ends the search on this path.
+    fn may_come(_state: &Self::State, _call: &Self::Call, _answer: &Self::Answer) -> bool {
+        true
+    }
 }
 
 /// One operation of one client, with times that only need to be in order.
@@ -125,7 +129,19 @@ impl<'a, M: Model> Search<'a, M> {
         if operation.ended.as_ref().is_some_and(|(_, told)| *told != answer) {
             return None;
         }
+        if operation.ended.is_none() && state == self.state {
+            // It need not have happened, and if it has it changed nothing.
+            return None;
+        }
         self.mark(next, true);
+        let may_come = |i: usize| {
+            let Operation { call, ended, .. } = &self.operations[i];
+            ended.as_ref().is_none_or(|(_, answer)| M::may_come(&state, call, answer))
+        };
+        if !(0..self.operations.len()).filter(|&i| !self.is_taken(i)).all(may_come) {
+            self.mark(next, false);
+            return None;
+        }
         if self.failed.contains(&(self.taken.clone(), state.clone())) {
             self.mark(next, false);
             return None;
@@ -138,11 +154,16 @@ impl<'a, M: Model> Search<'a, M> {
         None
     }
 
-    /// Operations that nothing still open had finished before they began.
+    /// Operations that nothing still open had finished before they began; last, and so tried first, those that were
+    /// answered, the earliest first.
     fn next_candidates(&self) -> Vec<usize> {
         let open = (0..self.operations.len()).filter(|&i| !self.is_taken(i));
         let first_end = open.clone().filter_map(|i| self.operations[i].ended.as_ref().map(|(at, _)| *at)).min();
-        open.filter(|&i| first_end.is_none_or(|end| self.operations[i].began <= end)).collect()
+        let may_be_next = |&i: &usize| first_end.is_none_or(|end| self.operations[i].began <= end);
+        let mut candidates: Vec<usize> = open.filter(may_be_next).collect();
+        let ended = |i: usize| self.operations[i].ended.as_ref().map_or(u64::MAX, |(at, _)| *at);
+        candidates.sort_by_key(|&i| core::cmp::Reverse((ended(i), self.operations[i].began)));
+        candidates
     }
 
     fn is_taken(&self, i: usize) -> bool {

@@ -1,0 +1,235 @@
+//! The asking side: hands a client's request to an owner, to another one if that is silent, and answers exactly once.
+//!
+//! **What may be said.** An answer of *done* may come from any attempt. That nothing was done, and will not be, may be
+//! said only if every owner that was asked has said so: one that was silent may still do it. Otherwise it is *unknown*.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use super::{Ask, Event, Msg, Op, Outcome, Registers, Timer};
+use crate::bytes::Bytes;
+use crate::id::{NodeId, OpId, RequestId, WriteId};
+use crate::limits;
+use crate::protocol::{Ctx, Effects};
+use crate::quorum::majority;
+use crate::refusal::Refusal;
+use crate::time::{Duration, Instant};
+
+/// An owner answers by the client's deadline; its answer gets this much longer to arrive.
+const GRACE: Duration = Duration::millis(50);
+/// Owners that cannot serve a request now, because they are in another epoch or take over, are asked again after this.
+const AGAIN: Duration = Duration::millis(100);
+
+/// The operations that wait for answers, by their numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Coordinator {
+    pending: BTreeMap<u64, Pending>,
+    seq: u64,
+    /// Versions of registers that this node was told of, the newest and those before them.
+    known: (BTreeMap<Bytes, u64>, BTreeMap<Bytes, u64>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Pending {
+    id: RequestId,
+    key: Bytes,
+    ask: Ask,
+    deadline: Instant,
+    attempts: u32,
+    /// The owner that was asked last and has not answered.
+    asked: Option<NodeId>,
+    /// Whether another one never did: it may still do it, or have done it.
+    silent: bool,
+    /// Whether nobody but this node can ask for it under its name.
+    minted: bool,
+}
+
+impl Coordinator {
+    pub(super) fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    pub(super) fn on_op(&mut self, cx: &mut Ctx<'_>, id: RequestId, op: Op, fx: &mut Effects<Registers>) {
+        let (key, ask, minted, within) = match op {
+            Op::Get { key, within } => (key, Ask::Read, false, within),
+            Op::Change { key, change, id: Some(id), seen, within } => {
+                (key, Ask::Change { id, seen, change }, false, within)
+            }
+            Op::Change { key, change, id: None, seen, within } => {
+                // A name that was never used: whatever this node knows of the register was before.
+                let (id, seen) = (WriteId(cx.rng.next_bytes()), self.known_of(&key).max(seen));
+                (key, Ask::Change { id, seen, change }, true, within)
+            }
+        };
+        let refusal = if self.pending.len() >= limits::PENDING_OPERATIONS {
+            Some(Refusal::Overloaded)
+        } else {
+            cx.view.serving().err().or_else(|| check_size(&key, &ask).err())
+        };
+        if let Some(refusal) = refusal {
+            // Nothing was asked of anybody.
+            return fx.finish_now(id, Err(refusal));
+        }
+        self.seq += 1;
+        let deadline = cx.now.mono + within.unwrap_or(cx.config.kv.deadline).min(limits::DEADLINE_MAX);
+        fx.arm(deadline.since(cx.now.mono) + GRACE, Timer::Deadline(self.seq));
+        let pending = Pending { id, key, ask, deadline, attempts: 0, asked: None, silent: false, minted };
+        self.pending.insert(self.seq, pending);
+        self.ask_next(cx, self.seq, fx);
+    }
+
+    /// Asks the next owner in turn to propose.
+    fn ask_next(&mut self, cx: &Ctx<'_>, seq: u64, fx: &mut Effects<Registers>) {
+        let Some(pending) = self.pending.get_mut(&seq) else { return };
+        let owners = preferred(cx, &pending.key, matches!(pending.ask, Ask::Read));
+        let Some(&to) = owners.get(pending.attempts as usize % owners.len().max(1)) else { return };
+        pending.attempts += 1;
+        let (attempt, ask) = (pending.attempts, pending.ask.clone());
+        pending.silent |= pending.asked.replace(to).is_some();
+        let (op, epoch, key) = (op_id(cx, seq), cx.view.epoch(), pending.key.clone());
+        let within = pending.deadline.since(cx.now.mono);
+        fx.trace(|| Event::Asked { op, key: key.clone(), to, attempt });
+        // The client's wish, handed on.
+        fx.send_now(to, Msg::Ask { op, attempt, epoch, key, ask, within });
+        fx.arm(cx.config.kv.retry.times(2), Timer::Silent(seq));
+    }
+
+    pub(super) fn on_answer(
+        &mut self,
+        cx: &Ctx<'_>,
+        from: NodeId,
+        op: OpId,
+        result: Result<Outcome, Refusal>,
+        fx: &mut Effects<Registers>,
+    ) {
+        if op.node != cx.me || op.generation != cx.generation {
+            return;
+        }
+        let Some(pending) = self.pending.get_mut(&op.seq) else { return };
+        let refusal = match result {
+            Ok(outcome) => return self.finish(cx, op.seq, Ok(outcome), fx),
+            Err(_) if pending.asked != Some(from) => return,
+            Err(refusal) => refusal,
+        };
+        pending.asked = None;
+        let (is_read, in_time) = (matches!(pending.ask, Ask::Read), cx.now.mono < pending.deadline);
+        let refusal = match refusal {
+            // This one has not done it and will not. Another one can, or this one later.
+            Refusal::NoEpoch | Refusal::WrongEpoch { .. } | Refusal::NotAnOwner | Refusal::Overloaded => {
+                return fx.arm(AGAIN, Timer::Silent(op.seq));
+            }
+            // It had to give up, as when it is no owner any more: another one finds out.
+            Refusal::TimeoutUnknown { .. } if in_time => {
+                pending.silent = true;
+                return fx.arm(AGAIN, Timer::Silent(op.seq));
+            }
+            // No attempt has done it, and every copy of one will be refused as well.
+            Refusal::SessionExpired { version } if pending.minted && !pending.silent && in_time => {
+                if let Ask::Change { seen, .. } = &mut pending.ask {
+                    *seen = version;
+                }
+                return self.ask_next(cx, op.seq, fx);
+            }
+            Refusal::SessionExpired { .. } if !pending.minted => refusal,
+            refusal if is_read || !pending.silent => refusal,
+            _ => Refusal::TimeoutUnknown { acked: 0, needed: needed(cx) },
+        };
+        self.finish(cx, op.seq, Err(refusal), fx);
+    }
+
+    /// The owner that was asked says nothing: another one is asked.
+    pub(super) fn on_silence(&mut self, cx: &Ctx<'_>, seq: u64, fx: &mut Effects<Registers>) {
+        let expired = |pending: &Pending| cx.now.mono >= pending.deadline;
+        if !self.pending.get(&seq).is_none_or(expired) {
+            self.ask_next(cx, seq, fx);
+        }
+    }
+
+    pub(super) fn on_deadline(&mut self, cx: &Ctx<'_>, seq: u64, fx: &mut Effects<Registers>) {
+        let Some(pending) = self.pending.get(&seq) else { return };
+        let needed = needed(cx);
+        let may_be_done = pending.silent || pending.asked.is_some();
+        let refusal = if may_be_done && !matches!(pending.ask, Ask::Read) {
+            Refusal::TimeoutUnknown { acked: 0, needed }
+        } else {
+            Refusal::NoQuorum { answered: 0, needed }
+        };
+        self.finish(cx, seq, Err(refusal), fx);
+    }
+
+    fn known_of(&self, key: &Bytes) -> u64 {
+        let (newest, before) = &self.known;
+        newest.get(key).or_else(|| before.get(key)).copied().unwrap_or(0)
+    }
+
+    fn learn(&mut self, key: Bytes, version: u64) {
+        let version = version.max(self.known_of(&key));
+        self.known.0.insert(key, version);
+        if self.known.0.len() >= limits::VERSIONS {
+            self.known.1 = core::mem::take(&mut self.known.0);
+        }
+    }
+
+    /// Another epoch is in force: whoever was asked may be no owner any more.
+    pub(super) fn on_epoch(&mut self, cx: &Ctx<'_>, fx: &mut Effects<Registers>) {
+        for (&seq, pending) in &self.pending {
+            let owns =
+                |node| cx.view.chosen.as_ref().is_some_and(|chosen| chosen.owners_of(&pending.key).contains(node));
+            if !pending.asked.is_some_and(owns) {
+                fx.arm(AGAIN, Timer::Silent(seq));
+            }
+        }
+    }
+
+    fn finish(&mut self, cx: &Ctx<'_>, seq: u64, result: Result<Outcome, Refusal>, fx: &mut Effects<Registers>) {
+        let Some(pending) = self.pending.remove(&seq) else { return };
+        fx.disarm(Timer::Deadline(seq));
+        fx.disarm(Timer::Silent(seq));
+        let refusal = result.as_ref().err().cloned();
+        match &result {
+            Ok(Outcome::Read { version, .. } | Outcome::Changed { version, .. }) => self.learn(pending.key, *version),
+            Err(Refusal::Conflict { version } | Refusal::SessionExpired { version }) => {
+                self.learn(pending.key, *version);
+            }
+            Err(_) => (),
+        }
+        // What was chosen is durable with a majority.
+        fx.finish_now(pending.id, result);
+        let op = op_id(cx, seq);
+        fx.trace(|| Event::Finished { op, refusal });
+    }
+}
+
+/// The owners in the order in which everybody asks them: those of now that seem alive first. A read may begin anywhere, so
+/// it begins here if this node is an owner.
+fn preferred(cx: &Ctx<'_>, key: &[u8], is_read: bool) -> Vec<NodeId> {
+    let Some(chosen) = &cx.view.chosen else { return Vec::new() };
+    let owners = chosen.owners_of(key);
+    let mut all: Vec<NodeId> = owners.all().collect();
+    let seems_alive = |owner: NodeId| owner == cx.me || cx.view.seems_alive(owner);
+    all.sort_by_key(|&owner| {
+        let elsewhere = is_read && owner != cx.me;
+        (!owners.current.contains(&owner), !seems_alive(owner), cx.view.is_drowsy(owner), elsewhere)
+    });
+    all
+}
+
+fn check_size(key: &Bytes, ask: &Ask) -> Result<(), Refusal> {
+    if key.is_empty() || key.len() > limits::KEY_BYTES {
+        return Err(Refusal::TooLarge { limit: limits::KEY_BYTES as u32 });
+    }
+    match ask {
+        Ask::Change { change, .. } if change.weight() > limits::VALUE_BYTES => {
+            Err(Refusal::TooLarge { limit: limits::VALUE_BYTES as u32 })
+        }
+        Ask::Change { .. } | Ask::Read => Ok(()),
+    }
+}
+
+fn needed(cx: &Ctx<'_>) -> u8 {
+    cx.view.chosen.as_ref().map_or(0, |chosen| majority(chosen.config.replicas))
+}
+
+fn op_id(cx: &Ctx<'_>, seq: u64) -> OpId {
+    OpId { node: cx.me, generation: cx.generation, seq }
+}

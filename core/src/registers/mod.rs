@@ -1,0 +1,583 @@
+//! Linearizable registers: one CASPaxos register per key, without a leader and without a log.
+//!
+//! Each key has N owners, fixed by the chosen epoch; each is an *acceptor* of the key, and any of them may *propose*.
+//! A node that is asked by a client hands the request to the owner that everybody prefers, the first that seems alive,
+//! because proposers that do not meet do not outbid each other. That is a hint and never a right: if it is silent
+//! another is asked, and two at once are merely slow.
+//!
+//! ```text
+//!   client ─▶ C ── Ask(request) ──▶ P, an owner
+//!                                   P ── Prepare(ballot) ──▶ all N owners     phase 1; left out where the last round had
+//!                                   P ◀── Promise(what is accepted) ── majority          this ballot promised already
+//!                                   P ── Accept(ballot, new content, next ballot) ──▶ all N owners            phase 2
+//!                                   P ◀── Accepted(is the next ballot promised?) ── majority: it is chosen
+//!             C ◀── Answer ── P
+//!
+//!   read:                           P ── Report? ──▶ all N owners; a majority reports the same ballot: that is the value
+//!                                   they do not agree: both phases, with the content as it is
+//! ```
+//!
+//! What waits for the same key is decided in one round, in the order in which it came; so a key that everybody wants is
+//! not slower than any other. A change is data ([`crate::cell`]) and is applied to what the promises report.
+//!
+//! **Invariants.** No two contents are chosen under one ballot. What was answered is chosen. An acceptor's state is
+//! durable before any answer that speaks of it. A condition that failed is answered only after a round or a read that
+//! proves the content it failed on. An owner takes part in no epoch but its own, and without its storage in none.
+//!
+//! **Exactly once.** The content carries the results of the latest requests, so a request that comes again, through
+//! whomever, finds its own. How far back they reach is bounded. A request therefore says up to which version it was
+//! certainly not carried out (*seen*): the client knew that version before it asked, or a proposer has looked through a
+//! chosen content of that version meanwhile. If more than that is forgotten, nobody knows, and it is refused. A coordinator
+//! whose only attempt was refused so knows better, and asks again with the version it was told.
+//!
+//! **Change of owners**: while it is under way every quorum is a majority of both groups, and every register is *read*
+//! once (`moving.rs`), for a read in the joint epoch leaves the value with majorities of both.
+//!
+//! **Not here**: collection of deleted registers; a deleted one keeps its version for good.
+//!
+//! Sources: Rystsov, "CASPaxos", 2018, arXiv 1802.07000; Lamport, "Paxos made simple", 2001; for exactly once, Ongaro's
+//! dissertation, 2014, §6.3.
+
+mod coordinator;
+mod moving;
+mod proposer;
+mod recent;
+mod replica;
+mod store;
+
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use crate::bytes::Bytes;
+use crate::cell::{Cell, Change};
+use crate::id::{Epoch, NodeId, OpId, RequestId, WriteId};
+use crate::paxos::{Accepted, Acceptor, Ballot};
+use crate::placement::Partition;
+use crate::protocol::{Ctx, Effects, Protocol};
+use crate::refusal::Refusal;
+use crate::time::Duration;
+use coordinator::Coordinator;
+use moving::{Moving, Page};
+use proposer::Proposers;
+pub use store::Store;
+
+/// The state of one node's registers: what it has promised and accepted, what it proposes, what it was asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Registers {
+    store: Store,
+    proposers: Proposers,
+    coordinator: Coordinator,
+    moving: Moving,
+    /// The epoch that all of it is of.
+    entered: Epoch,
+}
+
+/// What a client asks of a register, as it travels to the owner that proposes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Ask {
+    /// What does it hold?
+    Read,
+    /// Change it.
+    Change {
+        /// The same in all attempts.
+        id: WriteId,
+        /// A version up to which it was certainly not carried out.
+        seen: u64,
+        /// What is wanted.
+        change: Change,
+    },
+}
+
+/// What nodes tell each other.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Msg {
+    /// Do this for a client of mine.
+    Ask {
+        /// The operation.
+        op: OpId,
+        /// Counts the owners that were asked.
+        attempt: u32,
+        /// The coordinator's epoch.
+        epoch: Epoch,
+        /// The key.
+        key: Bytes,
+        /// What is asked.
+        ask: Ask,
+        /// How long the client waits yet.
+        within: Duration,
+    },
+    /// This came of it.
+    Answer {
+        /// The operation.
+        op: OpId,
+        /// What came of it.
+        result: Result<Outcome, Refusal>,
+    },
+    /// Promise me to take nothing below this ballot.
+    Prepare {
+        /// The proposer's epoch.
+        epoch: Epoch,
+        /// The key.
+        key: Bytes,
+        /// The ballot.
+        ballot: Ballot,
+    },
+    /// I promise; this is what I have accepted.
+    Promise {
+        /// As asked.
+        key: Bytes,
+        /// As asked.
+        ballot: Ballot,
+        /// What was accepted last.
+        accepted: Accepted<Cell>,
+    },
+    /// Accept this.
+    Accept {
+        /// The proposer's epoch.
+        epoch: Epoch,
+        /// The key.
+        key: Bytes,
+        /// The ballot.
+        ballot: Ballot,
+        /// What the register is to hold.
+        cell: Cell,
+        /// The ballot of the next attempt, to be promised with it.
+        next: Ballot,
+    },
+    /// I have accepted it.
+    Accepted {
+        /// As asked.
+        key: Bytes,
+        /// As asked.
+        ballot: Ballot,
+        /// Whether the next ballot is promised too.
+        promised: bool,
+    },
+    /// I have promised more to somebody else.
+    Outbid {
+        /// As asked.
+        key: Bytes,
+        /// As asked.
+        ballot: Ballot,
+        /// What was promised.
+        promised: Ballot,
+    },
+    /// What have you accepted?
+    Report {
+        /// The proposer's epoch.
+        epoch: Epoch,
+        /// The key.
+        key: Bytes,
+        /// Which of the proposer's rounds asks.
+        round: u64,
+    },
+    /// This.
+    Reported {
+        /// As asked.
+        key: Bytes,
+        /// As asked.
+        round: u64,
+        /// What was accepted last.
+        accepted: Accepted<Cell>,
+    },
+    /// Which registers do you keep of this partition?
+    Keys {
+        /// The joint epoch.
+        epoch: Epoch,
+        /// The partition.
+        partition: Partition,
+        /// Only keys behind this one.
+        after: Option<Bytes>,
+    },
+    /// These.
+    Kept {
+        /// The joint epoch.
+        epoch: Epoch,
+        /// As asked.
+        partition: Partition,
+        /// As asked.
+        after: Option<Bytes>,
+        /// Keys in order.
+        keys: Vec<Bytes>,
+        /// Whether there are no more.
+        complete: bool,
+    },
+}
+
+impl Msg {
+    /// Whether taking it in needs room on the disk.
+    fn brings_more(&self) -> bool {
+        matches!(self, Self::Prepare { .. } | Self::Accept { .. })
+    }
+}
+
+/// Timers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Timer {
+    /// A client's deadline, by the coordinator's number of the operation.
+    Deadline(u64),
+    /// The owner that was asked is silent.
+    Silent(u64),
+    /// A round takes long, or a proposer that was outbid tries again; by the number of the round.
+    Round(u64),
+    /// Registers that wait to be moved.
+    Moving,
+}
+
+/// What an owner keeps.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Record {
+    /// What was promised and accepted. With an earlier promise that is higher, that one counts.
+    Register {
+        /// The key.
+        key: Bytes,
+        /// Both.
+        acceptor: Acceptor<Cell>,
+    },
+    /// A promise alone: what was accepted is as it was. [`Ballot::NONE`] if there is none any more.
+    Promised {
+        /// The key.
+        key: Bytes,
+        /// The ballot.
+        ballot: Ballot,
+    },
+    /// The register is kept no longer: this node is no owner of it.
+    Removed {
+        /// The key.
+        key: Bytes,
+    },
+}
+
+/// What a client may ask. `within` is its deadline; the node's default where it is `None`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Op {
+    /// Read a register.
+    Get {
+        /// The key.
+        key: Bytes,
+        /// The deadline.
+        within: Option<Duration>,
+    },
+    /// Change a register.
+    Change {
+        /// The key.
+        key: Bytes,
+        /// What is wanted.
+        change: Change,
+        /// The request's name, for a client that may ask again; minted here where it is `None`.
+        id: Option<WriteId>,
+        /// A version of the register that the client knew before it first asked under this name; 0 for none.
+        seen: u64,
+        /// The deadline.
+        within: Option<Duration>,
+    },
+}
+
+/// What it answers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Outcome {
+    /// What the register holds.
+    Read {
+        /// The value; `None` if it was never written or was deleted.
+        value: Option<Bytes>,
+        /// How many changes were made; 0 if it was never written.
+        version: u64,
+    },
+    /// It was changed, now or by an earlier attempt of the same request.
+    Changed {
+        /// The request's name.
+        id: WriteId,
+        /// The version that it made.
+        version: u64,
+        /// The sum, if it was an increment.
+        number: Option<i64>,
+    },
+}
+
+/// What a round of a proposer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Phase {
+    /// Reports of what is accepted.
+    Reading,
+    /// Promises.
+    Preparing,
+    /// Acceptances.
+    Accepting,
+}
+
+/// What it tells.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Event {
+    /// This node asked an owner to propose.
+    Asked {
+        /// The operation.
+        op: OpId,
+        /// The key.
+        key: Bytes,
+        /// The owner.
+        to: NodeId,
+        /// 1 for the first owner asked.
+        attempt: u32,
+    },
+    /// A round began to read.
+    Reading {
+        /// The key.
+        key: Bytes,
+        /// Which round.
+        round: u64,
+        /// Who is asked.
+        owners: Vec<NodeId>,
+        /// How many must agree.
+        needed: u8,
+    },
+    /// Phase 1 began.
+    Prepared {
+        /// The key.
+        key: Bytes,
+        /// The ballot.
+        ballot: Ballot,
+        /// Who is asked.
+        owners: Vec<NodeId>,
+        /// How many must promise.
+        needed: u8,
+    },
+    /// Phase 2 began.
+    Proposed {
+        /// The key.
+        key: Bytes,
+        /// The ballot.
+        ballot: Ballot,
+        /// The version proposed.
+        version: u64,
+        /// Requests that are decided by it.
+        requests: u16,
+        /// Whether phase 1 was left out.
+        at_once: bool,
+        /// How many must accept.
+        needed: u8,
+    },
+    /// An answer was counted.
+    Counted {
+        /// The key.
+        key: Bytes,
+        /// Of which phase.
+        phase: Phase,
+        /// From whom.
+        from: NodeId,
+        /// How many now.
+        have: u8,
+        /// How many are needed.
+        needed: u8,
+    },
+    /// A majority has accepted.
+    Chosen {
+        /// The key.
+        key: Bytes,
+        /// The ballot.
+        ballot: Ballot,
+        /// The version.
+        version: u64,
+    },
+    /// A majority reports the same.
+    Agreed {
+        /// The key.
+        key: Bytes,
+        /// The version.
+        version: u64,
+    },
+    /// An acceptor has promised more to somebody else.
+    Outbid {
+        /// The key.
+        key: Bytes,
+        /// The ballot that is too low.
+        ballot: Ballot,
+        /// Who says so.
+        from: NodeId,
+        /// What it has promised.
+        promised: Ballot,
+    },
+    /// The client was answered.
+    Finished {
+        /// The operation.
+        op: OpId,
+        /// `None` for done, else why not.
+        refusal: Option<Refusal>,
+    },
+    /// Every register of a partition is with the owners to come.
+    Moved {
+        /// Which.
+        partition: Partition,
+        /// Registers.
+        keys: u32,
+    },
+}
+
+impl Registers {
+    /// What this node keeps as an owner.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Operations that this node coordinates or proposes now.
+    pub(crate) fn operations(&self) -> usize {
+        self.coordinator.pending() + self.proposers.waiting()
+    }
+
+    /// Registers whose next ballot is promised to this node already.
+    pub(crate) fn sticky(&self) -> usize {
+        self.proposers.sticky()
+    }
+
+    /// If another epoch is in force: drops what is not owned in it, and begins anew whatever was under way.
+    fn enter(&mut self, cx: &mut Ctx<'_>, fx: &mut Effects<Self>) {
+        let epoch = cx.view.epoch();
+        if epoch == self.entered {
+            return;
+        }
+        self.entered = epoch;
+        replica::leave(&mut self.store, cx, fx);
+        self.proposers.on_epoch(cx, fx);
+        self.moving.begin(cx, fx);
+        self.coordinator.on_epoch(cx, fx);
+    }
+
+    /// What rounds have found out about registers that are to be moved.
+    fn settle(&mut self, cx: &mut Ctx<'_>, fx: &mut Effects<Self>) {
+        while let Some(key) = self.proposers.pop_moved() {
+            self.moving.on_moved(cx, &mut self.proposers, &key, fx);
+        }
+    }
+}
+
+impl Protocol for Registers {
+    type Msg = Msg;
+    type Timer = Timer;
+    type Record = Record;
+    type Op = Op;
+    type Outcome = Outcome;
+    type Event = Event;
+
+    fn on_start(&mut self, cx: &mut Ctx<'_>, fx: &mut Effects<Self>) {
+        for (_, acceptor) in self.store.iter() {
+            self.proposers.hear(acceptor.promised());
+        }
+        self.enter(cx, fx);
+    }
+
+    fn on_message(&mut self, cx: &mut Ctx<'_>, from: NodeId, msg: Msg, fx: &mut Effects<Self>) {
+        if cx.disk_full && msg.brings_more() {
+            // As if it was lost: it is sent again.
+            return;
+        }
+        match msg {
+            Msg::Ask { op, attempt, epoch, key, ask, within } => {
+                self.proposers.on_ask(cx, (op, attempt), (epoch, key), ask, within, fx);
+            }
+            Msg::Answer { op, result } => self.coordinator.on_answer(cx, from, op, result, fx),
+            Msg::Prepare { epoch, key, ballot } => {
+                if replica::may_propose(cx, from, epoch, &key, ballot) && self.proposers.hear(ballot) {
+                    self.store.on_prepare(from, key, ballot, fx);
+                }
+            }
+            Msg::Accept { epoch, key, ballot, cell, next } => {
+                let near = |proposers: &mut Proposers| proposers.hear(ballot) && proposers.hear(next);
+                if replica::may_propose(cx, from, epoch, &key, ballot) && next.node == from && near(&mut self.proposers)
+                {
+                    self.store.on_accept(from, key, (ballot, cell), next, fx);
+                }
+            }
+            Msg::Report { epoch, key, round } => {
+                if cx.check_owner(epoch, &key).is_ok() {
+                    self.store.on_report(from, key, round, fx);
+                }
+            }
+            Msg::Promise { key, ballot, accepted } => {
+                self.proposers.on_promise(cx, from, &key, (ballot, accepted), fx);
+            }
+            Msg::Accepted { key, ballot, promised } => {
+                self.proposers.on_accepted(cx, from, &key, (ballot, promised), fx);
+            }
+            Msg::Outbid { key, ballot, promised } => self.proposers.on_outbid(cx, from, &key, (ballot, promised), fx),
+            Msg::Reported { key, round, accepted } => {
+                self.proposers.on_reported(cx, from, &key, (round, accepted), fx);
+            }
+            Msg::Keys { epoch, partition, after } => {
+                moving::tell_keys(&self.store, cx, from, (epoch, partition), after, fx);
+            }
+            Msg::Kept { epoch, partition, after, keys, complete } => {
+                let page = Page { epoch, partition, after, keys, complete };
+                self.moving.on_kept(cx, &mut self.proposers, from, page, fx);
+            }
+        }
+        self.settle(cx, fx);
+    }
+
+    fn on_timer(&mut self, cx: &mut Ctx<'_>, timer: Timer, fx: &mut Effects<Self>) {
+        match timer {
+            Timer::Deadline(seq) => self.coordinator.on_deadline(cx, seq, fx),
+            Timer::Silent(seq) => self.coordinator.on_silence(cx, seq, fx),
+            Timer::Round(round) => self.proposers.on_timer(cx, round, fx),
+            Timer::Moving => self.moving.on_timer(cx, fx),
+        }
+        self.settle(cx, fx);
+    }
+
+    fn on_op(&mut self, cx: &mut Ctx<'_>, id: RequestId, op: Op, fx: &mut Effects<Self>) {
+        if cx.has_lost_storage() {
+            // Nothing was asked of anybody.
+            return fx.finish_now(id, Err(Refusal::StorageLost));
+        }
+        self.coordinator.on_op(cx, id, op, fx);
+    }
+
+    fn on_view(&mut self, cx: &mut Ctx<'_>, fx: &mut Effects<Self>) {
+        self.enter(cx, fx);
+        self.settle(cx, fx);
+    }
+
+    fn on_pause(&mut self, _cx: &mut Ctx<'_>, _slept: Duration, _fx: &mut Effects<Self>) {
+        self.proposers.forget_promised();
+    }
+
+    fn restore(&mut self, record: Record) {
+        self.store.restore(record);
+    }
+}
+
+impl core::fmt::Display for Event {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Asked { op, key, to, attempt } => {
+                write!(f, "asked {to} to propose for {key:?} as {}, attempt {attempt}", op.seq)
+            }
+            Self::Reading { key, owners, needed, .. } => {
+                write!(f, "asks what is accepted of {key:?}, {needed} of {} must agree", owners.len())
+            }
+            Self::Prepared { key, ballot, owners, needed } => {
+                write!(f, "prepares {key:?} under {ballot}, needs {needed} promises of {}", owners.len())
+            }
+            Self::Proposed { key, ballot, version, requests, at_once, needed } => {
+                let how = if *at_once { " at once" } else { "" };
+                write!(
+                    f,
+                    "proposes version {version} of {key:?} under {ballot}{how} for {requests}, needs {needed} to accept"
+                )
+            }
+            Self::Counted { key, phase, from, have, needed } => {
+                write!(f, "counts {have}/{needed} {phase:?} for {key:?}: {from}")
+            }
+            Self::Chosen { key, ballot, version } => write!(f, "version {version} of {key:?} is chosen under {ballot}"),
+            Self::Agreed { key, version } => write!(f, "a majority agrees on version {version} of {key:?}"),
+            Self::Outbid { key, ballot, from, promised } => {
+                write!(f, "{ballot} for {key:?} is too low: {from} has promised {promised}")
+            }
+            Self::Finished { op, refusal: None } => write!(f, "finished {}", op.seq),
+            Self::Finished { op, refusal: Some(refusal) } => write!(f, "finished {}: {}", op.seq, refusal.code()),
+            Self::Moved { partition, keys } => {
+                write!(f, "{keys} registers of partition {} are with the owners to come", partition.0)
+            }
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! What clients asked of registers and were told: one order of all operations has to explain it, for each key.
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::linear::{self, Model, Operation, Verdict};
+
+/// Changes of one key of which nobody knows whether they were made. With more, too many orders explain what was told, and
+/// the search would not end.
+const UNKNOWN_MAX: usize = 12;
+/// Steps after which the search for an order is given up.
+const BUDGET: usize = 3_000_000;
+
+/// A register with versions, conditions, and requests that are carried out once however often they come.
+#[derive(Clone, Copy, Debug)]
+pub struct Versioned;
+
+/// What such a register is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct State {
+    value: Option<i64>,
+    version: u64,
+    /// What was told of each request that changed it and has a name.
+    done: BTreeMap<u32, Answer>,
+}
+
+/// What is asked of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// What it holds.
+    Read,
+    /// Change it, under a name; 0 for a change that comes once.
+    Change(u32, Change),
+}
+
+/// How it is changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Set it, or remove the value; only if it has this version.
+    Set(Option<i64>, Option<u64>),
+    /// Add to it.
+    Add(i64),
+}
+
+/// What it answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Answer {
+    /// The value and the version.
+    Holds(Option<i64>, u64),
+    /// The version that was made, and the sum.
+    Changed(u64, Option<i64>),
+    /// It is of this version, and was not changed.
+    Conflict(u64),
+}
+
+impl Model for Versioned {
+    type State = State;
+    type Call = Call;
+    type Answer = Answer;
+
+    fn initial() -> State {
+        State::default()
+    }
+
+    fn apply(state: &State, call: &Call) -> (State, Answer) {
+        let (write, change) = match *call {
+            Call::Read => return (state.clone(), Answer::Holds(state.value, state.version)),
+            Call::Change(write, change) => (write, change),
+        };
+        if let Some(&answer) = state.done.get(&write) {
+            return (state.clone(), answer);
+        }
+        let version = state.version + 1;
+        let (value, answer) = match change {
+            Change::Set(_, Some(expected)) if expected != state.version => {
+                return (state.clone(), Answer::Conflict(state.version));
+            }
+            Change::Set(value, _) => (value, Answer::Changed(version, None)),
+            Change::Add(by) => {
+                let sum = state.value.unwrap_or(0) + by;
+                (Some(sum), Answer::Changed(version, Some(sum)))
+            }
+        };
+        let mut done = state.done.clone();
+        if write > 0 {
+            done.insert(write, answer);
+        }
+        (State { value, version, done }, answer)
+    }
+
+    /// Versions never go back.
+    fn may_come(state: &State, call: &Call, answer: &Answer) -> bool {
+        match (*call, *answer) {
+            (Call::Change(write, _), Answer::Changed(version, _)) => {
+                version > state.version || state.done.get(&write) == Some(answer)
+            }
+            (_, Answer::Holds(_, version) | Answer::Conflict(version)) => version >= state.version,
+            (Call::Read, Answer::Changed(..)) => false,
+        }
+    }
+}
+
+/// All that was asked and told.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    by_key: BTreeMap<u32, Vec<Entry>>,
+    /// Counts what happens.
+    now: u64,
+    /// The highest version of each key that anybody was told.
+    known: BTreeMap<u32, u64>,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    operation: Operation<Versioned>,
+    /// Whether it is certain that it was not done.
+    refused: bool,
+}
+
+impl Ledger {
+    /// Somebody asks. Returns the operation's number among those of the key.
+    pub fn asked(&mut self, key: u32, call: Call) -> usize {
+        self.now += 1;
+        let entries = self.by_key.entry(key).or_default();
+        entries.push(Entry { operation: Operation { began: self.now, call, ended: None }, refused: false });
+        entries.len() - 1
+    }
+
+    /// It was answered.
+    pub fn answered(&mut self, key: u32, number: usize, answer: Answer) {
+        self.now += 1;
+        let (Answer::Holds(_, version) | Answer::Changed(version, _) | Answer::Conflict(version)) = answer;
+        let known = self.known.entry(key).or_default();
+        *known = version.max(*known);
+        if let Some(entry) = self.by_key.get_mut(&key).and_then(|entries| entries.get_mut(number)) {
+            entry.operation.ended = Some((self.now, answer));
+        }
+    }
+
+    /// It was not done, and will not be.
+    pub fn refused(&mut self, key: u32, number: usize) {
+        if let Some(entry) = self.by_key.get_mut(&key).and_then(|entries| entries.get_mut(number)) {
+            entry.refused = true;
+        }
+    }
+
+    /// Whether so little is known of a key that it should not be changed any more.
+    #[must_use]
+    pub fn is_obscure(&self, key: u32) -> bool {
+        let unknown =
+            |entry: &&Entry| entry.operation.ended.is_none() && !entry.refused && entry.operation.call != Call::Read;
+        self.by_key.get(&key).is_some_and(|entries| entries.iter().filter(unknown).count() >= UNKNOWN_MAX)
+    }
+
+    /// The highest version of a key that anybody was told.
+    #[must_use]
+    pub fn known(&self, key: u32) -> u64 {
+        self.known.get(&key).copied().unwrap_or(0)
+    }
+
+    /// Whether one order explains everything.
+    ///
+    /// # Errors
+    ///
+    /// The first key of which none does, or of which none was found.
+    pub fn judge(&self) -> Result<(), String> {
+        for (key, entries) in &self.by_key {
+            let mut operations: Vec<Operation<Versioned>> =
+                entries.iter().filter(|entry| !entry.refused).map(|entry| entry.operation.clone()).collect();
+            let mut times: BTreeMap<u32, u32> = BTreeMap::new();
+            for operation in &operations {
+                if let Call::Change(write, _) = operation.call {
+                    *times.entry(write).or_default() += 1;
+                }
+            }
+            for operation in &mut operations {
+                // Whoever comes once needs no name: less to remember, less to tell apart.
+                if let Call::Change(write, _) = &mut operation.call {
+                    *write = if times.get(write) > Some(&1) { *write } else { 0 };
+                }
+            }
+            match linear::check(&operations, BUDGET) {
+                Verdict::Linearizable => (),
+                Verdict::Violated { explained } => {
+                    let of = operations.len();
+                    return Err(format!(
+                        "no order explains what was told of register k{key}: {explained} of {of} operations at most"
+                    ));
+                }
+                Verdict::Undecided => return Err(format!("whether register k{key} is linearizable was not decided")),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_that_comes_twice_is_noticed() {
+        let mut ledger = Ledger::default();
+        for (write, version) in [(1, 1), (2, 1)] {
+            let number = ledger.asked(0, Call::Change(write, Change::Add(1)));
+            ledger.answered(0, number, Answer::Changed(version, Some(1)));
+        }
+        assert!(ledger.judge().is_err());
+    }
+
+    #[test]
+    fn what_was_told_as_not_done_must_not_be_seen() {
+        let mut ledger = Ledger::default();
+        let number = ledger.asked(0, Call::Change(1, Change::Set(Some(5), None)));
+        ledger.refused(0, number);
+        let read = ledger.asked(0, Call::Read);
+        let mut seen = ledger.clone();
+        seen.answered(0, read, Answer::Holds(Some(5), 1));
+        assert!(seen.judge().is_err());
+        ledger.answered(0, read, Answer::Holds(None, 0));
+        assert_eq!(ledger.judge(), Ok(()));
+    }
+
+    #[test]
+    fn a_request_that_comes_again_is_one() {
+        let add = Call::Change(1, Change::Add(1));
+        let mut ledger = Ledger::default();
+        // Its first answer never came.
+        ledger.asked(0, add);
+        let again = ledger.asked(0, add);
+        ledger.answered(0, again, Answer::Changed(1, Some(1)));
+        let read = ledger.asked(0, Call::Read);
+        let mut twice = ledger.clone();
+        twice.answered(0, read, Answer::Holds(Some(2), 2));
+        assert!(twice.judge().is_err());
+        ledger.answered(0, read, Answer::Holds(Some(1), 1));
+        assert_eq!(ledger.judge(), Ok(()));
+    }
+}

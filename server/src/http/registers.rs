@@ -1,0 +1,213 @@
+//! `GET | PUT | DELETE | POST /v1/registers/{key}`: linearizable registers.
+//!
+//! A value is the raw body. Each change makes a version, which travels as an entity tag, so conditions are HTTP's own:
+//!
+//! - `If-Match: "5"`: only if the register is of version 5;
+//! - `If-None-Match: *`: only if it holds nothing;
+//! - `POST …?increment=3` adds to a number, `POST …?append` appends the body.
+//!
+//! A condition that does not hold is answered 412 with the version that there is. A client that may ask again names its
+//! request with `qunlong-request-id`, the same in all attempts, and says with `qunlong-seen` which version it knew before the
+//! first: then it is carried out once, through whichever node it comes.
+
+#![expect(clippy::result_large_err, reason = "an error here is the finished answer")]
+
+use axum::Json;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Path, Query, State};
+use axum::http::header::{ACCEPT, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use qunlong_core::cell::{Change, When};
+use qunlong_core::registers::{Op as RegisterOp, Outcome as RegisterOutcome};
+use qunlong_core::{Bytes, Duration, Op, Outcome, Refusal, limits};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::App;
+use super::error::{error, refused};
+use super::kv::{OUTCOME, mixed_up, write_id};
+
+const SEEN: HeaderName = HeaderName::from_static("qunlong-seen");
+
+/// Options of a request.
+#[derive(Debug, Deserialize)]
+pub(super) struct Options {
+    /// Deadline in milliseconds.
+    timeout: Option<u64>,
+    /// Of a `POST`: add this.
+    increment: Option<i64>,
+    /// Of a `POST`: append the body.
+    append: Option<String>,
+}
+
+impl Options {
+    fn within(&self) -> Option<Duration> {
+        self.timeout.map(|ms| Duration::millis(ms.min(limits::DEADLINE_MAX.as_millis())))
+    }
+}
+
+pub(super) async fn read(
+    State(app): State<App>,
+    Path(key): Path<String>,
+    Query(options): Query<Options>,
+    headers: HeaderMap,
+) -> Result<Response, Response> {
+    let op = RegisterOp::Get { key: key.as_str().into(), within: options.within() };
+    let RegisterOutcome::Read { value, version } = ask(&app, op).await? else { return Err(mixed_up()) };
+    let wants_json = headers.get(ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(b"application/json"));
+    let status = if value.is_some() { StatusCode::OK } else { StatusCode::NOT_FOUND };
+    let mut response = match value {
+        None if !wants_json => error(status, "KEY_NOT_FOUND", "there is no such register, or it was deleted"),
+        Some(value) if !wants_json => ([(CONTENT_TYPE, "application/octet-stream")], value.to_vec()).into_response(),
+        value => {
+            let mut body = json!({ "key": key, "version": version, "outcome": "done" });
+            match &value {
+                Some(value) => {
+                    body["text"] = json!(std::str::from_utf8(value).ok());
+                    body["base64"] = json!(STANDARD.encode(&value[..]));
+                }
+                None => {
+                    let message = "there is no such register, or it was deleted";
+                    body["error"] = json!({ "code": "KEY_NOT_FOUND", "message": message });
+                }
+            }
+            (status, Json(body)).into_response()
+        }
+    };
+    told(&mut response, version);
+    Ok(response)
+}
+
+pub(super) async fn write(
+    State(app): State<App>,
+    Path(key): Path<String>,
+    Query(options): Query<Options>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Response> {
+    let (value, when) = (value_of(body).await?, condition(&headers)?);
+    change(&app, &key, Change::Put { value, when }, &options, &headers).await
+}
+
+pub(super) async fn delete(
+    State(app): State<App>,
+    Path(key): Path<String>,
+    Query(options): Query<Options>,
+    headers: HeaderMap,
+) -> Result<Response, Response> {
+    let when = condition(&headers)?;
+    change(&app, &key, Change::Delete { when }, &options, &headers).await
+}
+
+pub(super) async fn post(
+    State(app): State<App>,
+    Path(key): Path<String>,
+    Query(options): Query<Options>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Response> {
+    let what = match (options.increment, &options.append) {
+        (Some(by), None) => Change::Increment { by },
+        (None, Some(_)) => Change::Append { suffix: value_of(body).await? },
+        _ => {
+            let message = "say what to do: ?increment=N adds to a number, ?append appends the body";
+            return Err(error(StatusCode::BAD_REQUEST, "BAD_REQUEST", message));
+        }
+    };
+    if condition(&headers)? != When::Always {
+        let message = "increments and appends take no condition; use PUT";
+        return Err(error(StatusCode::BAD_REQUEST, "BAD_REQUEST", message));
+    }
+    change(&app, &key, what, &options, &headers).await
+}
+
+async fn change(
+    app: &App,
+    key: &str,
+    change: Change,
+    options: &Options,
+    headers: &HeaderMap,
+) -> Result<Response, Response> {
+    let (id, seen) = (write_id(headers)?, seen(headers)?);
+    let op = RegisterOp::Change { key: key.into(), change, id, seen, within: options.within() };
+    let RegisterOutcome::Changed { id, version, number } = ask(app, op).await? else { return Err(mixed_up()) };
+    let mut body = json!({ "outcome": "done", "version": version, "request_id": id });
+    if let Some(number) = number {
+        body["number"] = json!(number);
+    }
+    let mut response = Json(body).into_response();
+    told(&mut response, version);
+    Ok(response)
+}
+
+async fn ask(app: &App, op: RegisterOp) -> Result<RegisterOutcome, Response> {
+    match app.node.commands.request(Op::Registers(op)).await {
+        Ok(Outcome::Registers(outcome)) => Ok(outcome),
+        Ok(_) => Err(mixed_up()),
+        Err(refusal) => {
+            let mut response = refused(&refusal);
+            if let Refusal::Conflict { version } = refusal {
+                response.headers_mut().insert(ETAG, tag(version));
+            }
+            Err(response)
+        }
+    }
+}
+
+fn told(response: &mut Response, version: u64) {
+    response.headers_mut().insert(ETAG, tag(version));
+    response.headers_mut().insert(OUTCOME, HeaderValue::from_static("done"));
+}
+
+fn tag(version: u64) -> HeaderValue {
+    HeaderValue::from_str(&format!("\"{version}\"")).unwrap_or(HeaderValue::from_static("\"\""))
+}
+
+async fn value_of(body: Body) -> Result<Bytes, Response> {
+    let bytes = to_bytes(body, limits::VALUE_BYTES).await;
+    let bytes = bytes.map_err(|_| refused(&Refusal::TooLarge { limit: limits::VALUE_BYTES as u32 }))?;
+    Ok(Bytes::from(&bytes[..]))
+}
+
+/// What a change depends on: HTTP's own headers.
+fn condition(headers: &HeaderMap) -> Result<When, Response> {
+    let bad = |message| error(StatusCode::BAD_REQUEST, "BAD_CONDITION", message);
+    match (headers.get(IF_MATCH), headers.get(IF_NONE_MATCH)) {
+        (None, None) => Ok(When::Always),
+        (None, Some(any)) if any.as_bytes() == b"*" => Ok(When::Holds(None)),
+        (None, Some(_)) => Err(bad("if-none-match takes nothing but *: only if the register holds nothing")),
+        (Some(tag), None) => {
+            let version = tag.to_str().ok().map(|text| text.trim_matches('"')).and_then(|text| text.parse().ok());
+            version.map(When::Version).ok_or_else(|| bad("if-match takes one version, as an entity tag: \"5\""))
+        }
+        (Some(_), Some(_)) => Err(bad("one condition at a time")),
+    }
+}
+
+fn seen(headers: &HeaderMap) -> Result<u64, Response> {
+    let Some(text) = headers.get(&SEEN) else { return Ok(0) };
+    let version = text.to_str().ok().and_then(|text| text.parse().ok());
+    version.ok_or_else(|| error(StatusCode::BAD_REQUEST, "BAD_REQUEST", "qunlong-seen is a version: a whole number"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conditions_are_those_of_http() {
+        let read = |name: &'static str, value: &'static str| {
+            let headers = HeaderMap::from_iter([(HeaderName::from_static(name), HeaderValue::from_static(value))]);
+            condition(&headers).ok()
+        };
+        assert_eq!(condition(&HeaderMap::new()).ok(), Some(When::Always));
+        assert_eq!(read("if-match", "\"5\""), Some(When::Version(5)));
+        assert_eq!(read("if-match", "5"), Some(When::Version(5)));
+        assert_eq!(read("if-none-match", "*"), Some(When::Holds(None)));
+        assert_eq!(read("if-match", "*"), None);
+        assert_eq!(read("if-none-match", "\"5\""), None);
+    }
+}
