@@ -10,7 +10,7 @@ use yew::prelude::*;
 use crate::cluster::{Cluster, Mode, keep, own_host, stored, stored_for_tab, window};
 use crate::components::{Help, Navigation, TimeStrip, TopBar};
 use crate::i18n::{Language, Texts};
-use crate::pages::{JoinPage, KeysPage, MembersPage, NodePage, StagePage, TopologyPage};
+use crate::pages::{ConsensusPage, JoinPage, KeysPage, MembersPage, NodePage, StagePage, TopologyPage};
 
 /// How often the screens are drawn again, at most.
 const REFRESH_MS: i32 = 100;
@@ -22,13 +22,15 @@ pub enum Page {
     Join,
     Stage,
     Keys,
+    Consensus,
     Members,
     Topology,
     Node,
 }
 
-/// All screens, in the order of the navigation and of the keys 1 to 6.
-pub const PAGES: [Page; 6] = [Page::Join, Page::Stage, Page::Keys, Page::Members, Page::Topology, Page::Node];
+/// All screens, in the order of the navigation and of the keys 1 to 7.
+pub const PAGES: [Page; 7] =
+    [Page::Join, Page::Stage, Page::Keys, Page::Consensus, Page::Members, Page::Topology, Page::Node];
 
 impl Page {
     /// Its name in the address.
@@ -38,6 +40,7 @@ impl Page {
             Self::Join => "join",
             Self::Stage => "stage",
             Self::Keys => "keys",
+            Self::Consensus => "consensus",
             Self::Members => "members",
             Self::Topology => "topology",
             Self::Node => "node",
@@ -51,6 +54,7 @@ impl Page {
             Self::Join => texts.join,
             Self::Stage => texts.stage,
             Self::Keys => texts.keys,
+            Self::Consensus => texts.consensus,
             Self::Members => texts.members,
             Self::Topology => texts.topology,
             Self::Node => texts.this_node,
@@ -267,6 +271,7 @@ fn App() -> Html {
         Page::Join => html! { <JoinPage ..screen.clone() /> },
         Page::Stage => html! { <StagePage ..screen.clone() /> },
         Page::Keys => html! { <KeysPage ..screen.clone() /> },
+        Page::Consensus => html! { <ConsensusPage ..screen.clone() /> },
         Page::Members => html! { <MembersPage ..screen.clone() /> },
         Page::Topology => html! { <TopologyPage ..screen.clone() /> },
         Page::Node => html! { <NodePage ..screen.clone() /> },
@@ -415,7 +420,7 @@ fn is_typing(event: &KeyboardEvent) -> bool {
 /// Does what a key stands for. Whether it stands for anything.
 fn press(key: &str, cluster: &Cluster, view: &UseReducerHandle<View>) -> bool {
     match key {
-        "1" | "2" | "3" | "4" | "5" | "6" => {
+        "1" | "2" | "3" | "4" | "5" | "6" | "7" => {
             let number = usize::from(key.as_bytes()[0] - b'1');
             view.dispatch(Action::Page(PAGES[number]));
         }

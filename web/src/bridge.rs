@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use qunlong_core::cluster::ClusterConfig;
-use qunlong_core::kv;
 use qunlong_core::member::{Durability, Member};
-use qunlong_core::{Event, Generation, NodeId, Outcome, Refusal};
+use qunlong_core::{Event, Generation, NodeId, Op, Outcome, Refusal};
 use serde::{Deserialize, Serialize};
 
 /// From the page.
@@ -25,7 +24,7 @@ pub enum ToWorker {
         /// Returned with the answer.
         id: u64,
         /// What.
-        op: kv::Op,
+        op: Op,
     },
     /// Whether anybody looks: events are only made and sent while somebody does.
     Watch(bool),

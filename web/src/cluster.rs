@@ -10,10 +10,11 @@ use futures::StreamExt;
 use futures::channel::oneshot;
 use js_sys::{ArrayBuffer, Uint8Array};
 use qunlong_core::cluster::ClusterConfig;
-use qunlong_core::kv::{Op, Outcome as KvOutcome};
+use qunlong_core::kv::{Op as KvOp, Outcome as KvOutcome};
 use qunlong_core::member::{Class, Member, State};
+use qunlong_core::registers::{Op as RegisterOp, Outcome as RegisterOutcome};
 use qunlong_core::topology::spare_servers;
-use qunlong_core::{Event, NodeId, Outcome, Refusal, wire};
+use qunlong_core::{Event, NodeId, Op, Outcome, Refusal, wire};
 use serde_json::Value;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::{JsFuture, spawn_local};
@@ -340,8 +341,25 @@ impl Cluster {
         }
     }
 
-    /// Asks this tab's own node. `None` if it died or there is none.
-    pub async fn ask(&self, op: Op) -> Option<Result<KvOutcome, Refusal>> {
+    /// Asks this tab's own node about keys. `None` if it died or there is none.
+    pub async fn ask(&self, op: KvOp) -> Option<Result<KvOutcome, Refusal>> {
+        match self.request(Op::Kv(op)).await? {
+            Ok(Outcome::Kv(outcome)) => Some(Ok(outcome)),
+            Ok(_) => None,
+            Err(refusal) => Some(Err(refusal)),
+        }
+    }
+
+    /// Asks this tab's own node about registers. `None` if it died or there is none.
+    pub async fn ask_register(&self, op: RegisterOp) -> Option<Result<RegisterOutcome, Refusal>> {
+        match self.request(Op::Registers(op)).await? {
+            Ok(Outcome::Registers(outcome)) => Some(Ok(outcome)),
+            Ok(_) => None,
+            Err(refusal) => Some(Err(refusal)),
+        }
+    }
+
+    async fn request(&self, op: Op) -> Option<Result<Outcome, Refusal>> {
         let answer = {
             let mut world = self.world.borrow_mut();
             world.worker.as_ref()?;
@@ -354,11 +372,7 @@ impl Cluster {
             self.tell(&ToWorker::Ask { id, op });
             waiting
         };
-        match answer.await.ok()? {
-            Ok(Outcome::Kv(outcome)) => Some(Ok(outcome)),
-            Ok(_) => None,
-            Err(refusal) => Some(Err(refusal)),
-        }
+        answer.await.ok()
     }
 
     /// Draws for as long as the page lives: at the screen's pace where something moves, else at a leisurely one, for many

@@ -80,7 +80,7 @@ pub fn TopBar(screen: &Screen) -> Html {
 #[function_component]
 pub fn Navigation(screen: &Screen) -> Html {
     let texts = screen.texts();
-    let icons = ["⊕", "◎", "≡", "∷", "▦", "▣"];
+    let icons = ["⊕", "◎", "≡", "◓", "∷", "▦", "▣"];
     let items = PAGES.into_iter().zip(icons).enumerate().map(|(i, (page, icon))| {
         let go = screen.act.reform(move |event: MouseEvent| {
             event.prevent_default();

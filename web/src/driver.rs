@@ -273,8 +273,8 @@ impl Driver {
         self.busy.1 += performance_now() - began;
     }
 
-    fn ask(&mut self, id: u64, op: qunlong_core::kv::Op) {
-        self.input(Input::Request { id: RequestId(id), op: Op::Kv(op) });
+    fn ask(&mut self, id: u64, op: Op) {
+        self.input(Input::Request { id: RequestId(id), op });
         self.flush();
     }
 

@@ -13,6 +13,7 @@ use qunlong_core::{Event, NodeId, Refusal};
 
 use crate::epochs::Mark;
 use crate::ownership::Share;
+use crate::rounds::{End, Round};
 
 /// A language of the page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -170,6 +171,29 @@ texts! {
     relays: "中继", "relays";
     owner: "所有者", "owner";
     not_owner: "不存数据", "owns no data";
+
+    consensus: "共识", "Consensus";
+    rounds_title: "一轮又一轮的共识", "Rounds of consensus";
+    rounds_lead: "寄存器没有领导者：任何所有者都可以提案，多数接受者接受即被选定。最新的在最上面。", "A register has no leader: any of its owners may propose, and what a majority of them accepts is chosen. The newest round comes first.";
+    rounds_empty: "还没有轮次。请读写右边的寄存器。", "No rounds yet. Read or change the register beside.";
+    register: "寄存器", "A register";
+    register_lead: "所有操作有唯一的顺序，无论经过哪个节点。", "All operations have one order, whichever nodes they go through.";
+    if_version: "仅当版本为", "Only if its version is";
+    any_version: "任意", "any";
+    add_one: "加一", "Add 1";
+    of_version: "版本", "version";
+    ballot: "选票", "ballot";
+    proposer: "提案者", "proposer";
+    round_read: "读取", "read";
+    round_chosen: "已选定", "chosen";
+    round_agreed: "多数一致", "a majority agrees";
+    round_outbid: "被抢先", "outbid";
+    round_followed: "以新一轮继续", "went on as another round";
+    how_paxos: "看到的是什么", "What you see";
+    how_prepare: "提案者拿一张比所有听说过的都高的选票，请接受者不再接受更低的；每个承诺都带上它已接受的值。", "The proposer takes a ballot above all it has heard of and asks the acceptors to take nothing below; each promise says what its acceptor has accepted.";
+    how_accept: "提案者提出最高选票下的值，按请求修改之后。多数接受：选定。", "It proposes the value under the highest ballot, changed as the requests ask. A majority accepts: chosen.";
+    how_at_once: "每次接受也预先承诺同一提案者的下一张选票，所以下一轮只需一个来回。", "Each acceptance promises the same proposer's next ballot as well, so its next round takes one round trip.";
+    how_read: "读取不需要选票：多数报告同一张选票，就是现值；不一致则走完两个阶段。", "A read needs no ballot: where a majority reports the same one, that is the value; where they differ, it goes through both phases.";
 
     keys_title: "键与版本", "Keys and versions";
     keys_lead: "请求由本标签页自己的节点执行：它联系所有者、清点选票。", "Requests run on this tab's own node: it asks the owners and counts the votes.";
@@ -423,6 +447,57 @@ pub fn mark(language: Language, mark: Mark) -> &'static str {
         Mark::Reported => texts.mark_reported,
         Mark::Promised => texts.mark_promised,
         Mark::Accepted => texts.mark_accepted,
+    }
+}
+
+/// Why an acceptor has refused.
+#[must_use]
+pub fn refused_for(language: Language, counter: u64, rival: &str) -> String {
+    match language {
+        Language::Chinese => format!("拒绝：已向 {rival} 承诺选票 {counter}"),
+        Language::English => format!("refused: it has promised ballot {counter} to {rival}"),
+    }
+}
+
+/// A round on a register, in a sentence.
+#[must_use]
+pub fn round(language: Language, round: &Round) -> String {
+    let (heard, accepted) = (round.heard.len(), round.accepted.len());
+    let (first, second) = round.needed;
+    let version = round.version.unwrap_or_default();
+    match (language, round.ballot, round.end) {
+        (Language::Chinese, None, Some(End::Agreed)) => format!("多数报告同一张选票：第 {version} 版，一个来回读到"),
+        (Language::Chinese, None, _) => format!("{heard} 个已报告，须有 {first} 个一致"),
+        (Language::English, None, Some(End::Agreed)) => {
+            format!("a majority reports the same ballot: version {version}, read in one round trip")
+        }
+        (Language::English, None, _) => format!("{heard} have reported, {first} must agree"),
+        (Language::Chinese, Some(_), _) => {
+            let phase1 = match (round.at_once, round.disagreed) {
+                (true, _) => "第一阶段已省去；".to_owned(),
+                (false, true) => format!("读取不一致，因此：{heard}/{first} 个承诺；"),
+                (false, false) => format!("{heard}/{first} 个承诺；"),
+            };
+            let phase2 = round.version.map(|version| {
+                let requests =
+                    if round.requests > 1 { format!("（{} 个请求）", round.requests) } else { String::new() };
+                format!("第 {version} 版{requests}：{accepted}/{second} 个接受")
+            });
+            format!("{phase1}{}", phase2.unwrap_or_default())
+        }
+        (Language::English, Some(_), _) => {
+            let phase1 = match (round.at_once, round.disagreed) {
+                (true, _) => "phase 1 was left out; ".to_owned(),
+                (false, true) => format!("a read did not agree, hence: {heard} of {first} promises; "),
+                (false, false) => format!("{heard} of {first} promises; "),
+            };
+            let phase2 = round.version.map(|version| {
+                let requests =
+                    if round.requests > 1 { format!(" for {} requests", round.requests) } else { String::new() };
+                format!("version {version}{requests}: {accepted} of {second} acceptances")
+            });
+            format!("{phase1}{}", phase2.unwrap_or_default())
+        }
     }
 }
 

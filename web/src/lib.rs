@@ -18,6 +18,7 @@ pub mod i18n;
 pub mod model;
 pub mod ownership;
 pub mod recording;
+pub mod rounds;
 pub mod rumour;
 
 #[cfg(target_arch = "wasm32")]

@@ -19,6 +19,7 @@ use qunlong_core::version::Dot;
 use qunlong_core::{Event, NodeId, OpId, Refusal};
 
 use crate::epochs::Epochs;
+use crate::rounds::Rounds;
 use crate::rumour::Rumours;
 
 /// How long a message flies at speed 1, in ms.
@@ -108,6 +109,7 @@ pub struct Playback {
     seen: BTreeSet<(NodeId, u64, u64)>,
     flights: Vec<Flight>,
     operations: VecDeque<Operation>,
+    rounds: Rounds,
     story: VecDeque<Line>,
     epochs: Epochs,
     rumours: Rumours,
@@ -137,6 +139,7 @@ impl Default for Playback {
             seen: BTreeSet::new(),
             flights: Vec::new(),
             operations: VecDeque::new(),
+            rounds: Rounds::default(),
             story: VecDeque::new(),
             epochs: Epochs::default(),
             rumours: Rumours::default(),
@@ -326,11 +329,15 @@ impl Playback {
                 self.tell(event);
                 true
             }
+            EventKind::Registers(register) => {
+                self.rounds.see(event.node, register);
+                self.tell(event);
+                true
+            }
             EventKind::Started
             | EventKind::Slept { .. }
             | EventKind::DiskFull { .. }
             | EventKind::Membership(_)
-            | EventKind::Registers(_)
             | EventKind::Topology(_) => {
                 self.tell(event);
                 true
@@ -410,6 +417,12 @@ impl Playback {
     #[must_use]
     pub fn operations(&self) -> &VecDeque<Operation> {
         &self.operations
+    }
+
+    /// The newest rounds on registers.
+    #[must_use]
+    pub fn rounds(&self) -> &Rounds {
+        &self.rounds
     }
 
     /// The story, newest first.

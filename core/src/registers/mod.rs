@@ -348,6 +348,8 @@ pub enum Event {
         key: Bytes,
         /// The ballot.
         ballot: Ballot,
+        /// Who is asked.
+        owners: Vec<NodeId>,
         /// The version proposed.
         version: u64,
         /// Requests that are decided by it.
@@ -558,7 +560,7 @@ impl core::fmt::Display for Event {
             Self::Prepared { key, ballot, owners, needed } => {
                 write!(f, "prepares {key:?} under {ballot}, needs {needed} promises of {}", owners.len())
             }
-            Self::Proposed { key, ballot, version, requests, at_once, needed } => {
+            Self::Proposed { key, ballot, version, requests, at_once, needed, .. } => {
                 let how = if *at_once { " at once" } else { "" };
                 write!(
                     f,

@@ -289,7 +289,11 @@ impl Proposers {
             }
         };
         let ballot = attempt.ballot();
-        fx.trace(|| Event::Proposed { key: key.clone(), ballot, version, requests, at_once, needed });
+        let asked = &promised;
+        fx.trace(|| {
+            let (key, owners) = (key.clone(), asked.silent().collect());
+            Event::Proposed { key, ballot, owners, version, requests, at_once, needed }
+        });
         let work = Work::Deciding { attempt, next, promised };
         let Some(hot) = self.keys.get_mut(key) else { return };
         hot.round = Some(Round { takers, work, refused: BTreeSet::new() });

@@ -181,7 +181,7 @@ fn picture(language: Language, world: &World, change: &Change) -> Html {
 }
 
 /// A voter: empty, with a point, half full, or full.
-fn disc(mark: Mark) -> Html {
+pub(super) fn disc(mark: Mark) -> Html {
     let (class, inside) = match mark {
         Mark::Silent => ("silent", Html::default()),
         Mark::Reported => ("reported", html! { <circle class="fill" r="6" /> }),

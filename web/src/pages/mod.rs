@@ -2,6 +2,7 @@
 
 mod board;
 mod change;
+mod consensus;
 mod join;
 mod keys;
 mod members;
@@ -10,6 +11,7 @@ mod rumour;
 mod stage;
 mod topology;
 
+pub use consensus::ConsensusPage;
 pub use join::JoinPage;
 pub use keys::KeysPage;
 pub use members::MembersPage;

@@ -60,7 +60,7 @@ pub enum Verdict {
 }
 
 /// Operations of one history, at most: one bit each in the memory.
-pub const OPERATIONS_MAX: usize = 2_048;
+pub const OPERATIONS_MAX: usize = 16_384;
 
 /// Looks for an order, giving up after `budget` steps.
 #[must_use]
