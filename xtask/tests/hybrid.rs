@@ -172,10 +172,12 @@ async fn a_tab_owns_and_votes_and_makes_room_when_it_is_closed() {
     let name = my_name(&tab).await;
     for n in 0..40 {
         assert_eq!(cluster.nodes[0].put(&format!("early-{n}"), "value").expect("an answer").0, 200);
+        assert_eq!(add(&cluster.nodes[0], n), 1);
     }
     wait_for("a seat for the tab", 3 * PATIENCE, || cluster.nodes.iter().all(|node| has_seat(node, &name)));
     for n in 0..40 {
         assert_eq!(cluster.nodes[1].put(&format!("late-{n}"), "value").expect("an answer").0, 200);
+        assert_eq!(add(&cluster.nodes[1], n), 2, "the registers have moved with their owners");
     }
     // It holds its share in its own journal.
     tab.go("#/node?lang=en").await;
@@ -202,7 +204,47 @@ async fn a_tab_owns_and_votes_and_makes_room_when_it_is_closed() {
     for n in 0..40 {
         assert_eq!(cluster.nodes[2].value(&format!("early-{n}")).as_deref(), Some("value"));
         assert_eq!(cluster.nodes[2].value(&format!("late-{n}")).as_deref(), Some("value"));
+        assert_eq!(add(&cluster.nodes[2], n), 3);
     }
+}
+
+/// Adds to a register, and returns the sum.
+fn add(node: &Process, register: u32) -> i64 {
+    let url = node.url(&format!("/v1/registers/r-{register}?increment=1&timeout=20000"));
+    let (code, body) = read(agent().post(url).send_empty()).expect("an answer");
+    assert_eq!(code, 200, "{body}");
+    serde_json::from_str::<Value>(&body).expect("JSON")["number"].as_i64().expect("a number")
+}
+
+/// What a tab asks of a register is decided in rounds, and the page shows how; a condition that fails is told as such.
+#[tokio::test(flavor = "multi_thread")]
+async fn rounds_on_a_register_are_shown_as_they_are_decided() {
+    let cluster = start();
+    let browser = Browser::launch().await;
+    let tab = browser.open(&cluster.nodes[0].url("/#/consensus?lang=en&theme=light")).await;
+    tab.wait_until_joined().await;
+    tab.wait_for("an epoch", "!document.querySelector('#register-add').disabled").await;
+    // The servers' traces open a moment after the servers are known.
+    sleep(Duration::from_secs(1)).await;
+    tab.click("#register-add").await;
+    tab.wait_for("the sum", "document.querySelector('#register-told .good')?.textContent.includes('= 1')").await;
+    tab.click("#register-many").await;
+    tab.wait_for("all of them", "document.querySelector('#register-told .good')?.textContent.includes('8 / 8')").await;
+    tab.wait_for("a round that left phase 1 out", "document.querySelector('#rounds').innerText.includes('left out')")
+        .await;
+    let ticks = "document.querySelectorAll('#rounds .round:first-child .disc.accepted').length >= 2";
+    tab.wait_for("a majority of acceptances", ticks).await;
+    let (code, value) = cluster.nodes[2].get("/v1/registers/counter").expect("an answer");
+    assert_eq!((code, value.as_str()), (200, "9"));
+    tab.fill("#register-value", "too late").await;
+    tab.fill("#register-version", "3").await;
+    tab.click("#register-set").await;
+    tab.wait_for("the conflict", "document.querySelector('#register-told .bad')?.textContent.includes('CONFLICT')")
+        .await;
+    tab.click("#register-get").await;
+    tab.wait_for("the value", "document.querySelector('#register-told .good b')?.textContent === '9'").await;
+    tab.wait_for("the read", "document.querySelector('#rounds').innerText.includes('a majority agrees')").await;
+    tab.screenshot("consensus-rounds-en-light").await;
 }
 
 /// A server that only relays, and three tabs that own and vote among themselves.
@@ -255,7 +297,7 @@ async fn every_screen_in_both_languages_and_themes() {
         .await;
     }
     for (language, theme) in [("en", "light"), ("zh", "dark"), ("en", "dark"), ("zh", "light")] {
-        for screen in ["join", "stage", "keys", "members", "topology", "node"] {
+        for screen in ["join", "stage", "keys", "consensus", "members", "topology", "node"] {
             let query = if screen == "keys" { "&key=colour" } else { "" };
             tab.go(&format!("#/{screen}?lang={language}&theme={theme}{query}")).await;
             if screen == "stage" {
