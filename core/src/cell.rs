@@ -185,6 +185,13 @@ impl Cell {
         self.forgotten <= seen && !self.results.iter().any(|kept| kept.id == id)
     }
 
+    /// Whether nobody can know whether a request was carried out: its result is not among those kept, and others were
+    /// forgotten since its client had seen the register. What is so once stays so.
+    #[must_use]
+    pub fn is_forgotten(&self, id: WriteId, seen: u64) -> bool {
+        self.forgotten > seen && !self.results.iter().any(|kept| kept.id == id)
+    }
+
     /// What a request makes of this content.
     #[must_use]
     pub fn apply(&self, request: &Request) -> Applied {

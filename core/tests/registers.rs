@@ -231,3 +231,36 @@ fn a_request_that_was_held_up_is_not_carried_out_again() {
     sim.run_for(Duration::secs(10));
     assert_eq!((get(&mut sim, other, "n").0, before), (Some(Bytes::from("1041")), Some(Bytes::from("1041"))));
 }
+
+/// Many clients add to one register through all nodes, again and again, while what is remembered of each falls behind: in a
+/// healthy cluster nobody outbids anybody, and every request is done.
+#[test]
+fn clients_of_all_nodes_share_one_proposer() {
+    const CLIENTS: usize = 60;
+    let mut sim = cluster(4, 5);
+    sim.set_level(Level::Decisions);
+    let mut open: Vec<(usize, RequestId)> =
+        (0..CLIENTS).map(|client| (client, begin(&mut sim, client % 5, add("n", 1)))).collect();
+    let mut done = 0;
+    while done < 3_000 {
+        sim.run_for(Duration::millis(1));
+        for (client, id) in &mut open {
+            if sim.reply(*id).is_some() {
+                assert!(sim.take_reply(*id).is_some_and(|reply| reply.is_ok()), "client {client} after {done}");
+                done += 1;
+                *id = begin(&mut sim, *client % 5, add("n", 1));
+            }
+        }
+    }
+    let (mut outbid, mut prepared, mut proposed) = (0, 0, 0);
+    while let Some(event) = sim.next_event() {
+        match event.kind {
+            EventKind::Registers(registers::Event::Outbid { .. }) => outbid += 1,
+            EventKind::Registers(registers::Event::Prepared { .. }) => prepared += 1,
+            EventKind::Registers(registers::Event::Proposed { .. }) => proposed += 1,
+            _ => (),
+        }
+    }
+    assert!(outbid == 0 && prepared == 1, "{outbid} times outbid, {prepared} prepared");
+    assert!(proposed < done / 5, "{proposed} rounds for {done} requests");
+}

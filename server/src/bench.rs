@@ -39,6 +39,25 @@ enum Wiring {
 enum Load {
     Put,
     Get,
+    /// Set a register.
+    Set,
+    /// Read a register.
+    Read,
+    /// Add to one register, all clients to the same.
+    Add,
+}
+
+impl Load {
+    /// What is asked of a node for a key.
+    fn request(self, key: u64) -> (Method, String) {
+        match self {
+            Self::Put => (Method::PUT, format!("/v1/kv/bench-{key}")),
+            Self::Get => (Method::GET, format!("/v1/kv/bench-{key}")),
+            Self::Set => (Method::PUT, format!("/v1/registers/bench-{key}")),
+            Self::Read => (Method::GET, format!("/v1/registers/bench-{key}")),
+            Self::Add => (Method::POST, "/v1/registers/bench?increment=1".to_owned()),
+        }
+    }
 }
 
 /// What one load did.
@@ -76,6 +95,13 @@ async fn measure(cluster: &Cluster, data: &Path, arguments: &BenchArguments) -> 
         ("get, 1 client", Load::Get, 1, Wiring::Separate),
         ("get, separate connections", Load::Get, many, Wiring::Separate),
         ("get, one connection a node", Load::Get, many, Wiring::Multiplexed),
+        ("register set, 1 client", Load::Set, 1, Wiring::Separate),
+        ("register set, separate", Load::Set, many, Wiring::Separate),
+        ("register set, one a node", Load::Set, many, Wiring::Multiplexed),
+        ("register read, 1 client", Load::Read, 1, Wiring::Separate),
+        ("register read, separate", Load::Read, many, Wiring::Separate),
+        ("register read, one a node", Load::Read, many, Wiring::Multiplexed),
+        ("all add to one register", Load::Add, many, Wiring::Multiplexed),
     ];
     for (name, load, clients, wiring) in rows {
         let before = Reading::take(cluster).await;
@@ -212,13 +238,11 @@ impl Connection {
 
     /// Whether the request was done.
     async fn ask(&self, address: &str, load: Load, key: u64, value: &Bytes) -> bool {
-        let (method, body) = match load {
-            Load::Put => (Method::PUT, value.clone()),
-            Load::Get => (Method::GET, Bytes::new()),
-        };
+        let (method, path) = load.request(key);
+        let body = if method == Method::PUT { value.clone() } else { Bytes::new() };
         let request = Request::builder()
             .method(method)
-            .uri(format!("http://{address}/v1/kv/bench-{key}"))
+            .uri(format!("http://{address}{path}"))
             .header("host", address)
             .body(Full::new(body))
             .expect("a well-formed request");

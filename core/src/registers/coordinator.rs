@@ -36,6 +36,8 @@ struct Pending {
     ask: Ask,
     deadline: Instant,
     attempts: u32,
+    /// Whose turn it is among the owners.
+    turn: usize,
     /// The owner that was asked last and has not answered.
     asked: Option<NodeId>,
     /// Whether another one never did: it may still do it, or have done it.
@@ -73,16 +75,16 @@ impl Coordinator {
         self.seq += 1;
         let deadline = cx.now.mono + within.unwrap_or(cx.config.kv.deadline).min(limits::DEADLINE_MAX);
         fx.arm(deadline.since(cx.now.mono) + GRACE, Timer::Deadline(self.seq));
-        let pending = Pending { id, key, ask, deadline, attempts: 0, asked: None, silent: false, minted };
+        let pending = Pending { id, key, ask, deadline, attempts: 0, turn: 0, asked: None, silent: false, minted };
         self.pending.insert(self.seq, pending);
         self.ask_next(cx, self.seq, fx);
     }
 
-    /// Asks the next owner in turn to propose.
+    /// Asks the owner whose turn it is to propose.
     fn ask_next(&mut self, cx: &Ctx<'_>, seq: u64, fx: &mut Effects<Registers>) {
         let Some(pending) = self.pending.get_mut(&seq) else { return };
         let owners = preferred(cx, &pending.key, matches!(pending.ask, Ask::Read));
-        let Some(&to) = owners.get(pending.attempts as usize % owners.len().max(1)) else { return };
+        let Some(&to) = owners.get(pending.turn % owners.len().max(1)) else { return };
         pending.attempts += 1;
         let (attempt, ask) = (pending.attempts, pending.ask.clone());
         pending.silent |= pending.asked.replace(to).is_some();
@@ -116,11 +118,13 @@ impl Coordinator {
         let refusal = match refusal {
             // This one has not done it and will not. Another one can, or this one later.
             Refusal::NoEpoch | Refusal::WrongEpoch { .. } | Refusal::NotAnOwner | Refusal::Overloaded => {
+                pending.turn += 1;
                 return fx.arm(AGAIN, Timer::Silent(op.seq));
             }
             // It had to give up, as when it is no owner any more: another one finds out.
             Refusal::TimeoutUnknown { .. } if in_time => {
                 pending.silent = true;
+                pending.turn += 1;
                 return fx.arm(AGAIN, Timer::Silent(op.seq));
             }
             // No attempt has done it, and every copy of one will be refused as well.
@@ -139,10 +143,11 @@ impl Coordinator {
 
     /// The owner that was asked says nothing: another one is asked.
     pub(super) fn on_silence(&mut self, cx: &Ctx<'_>, seq: u64, fx: &mut Effects<Registers>) {
-        let expired = |pending: &Pending| cx.now.mono >= pending.deadline;
-        if !self.pending.get(&seq).is_none_or(expired) {
-            self.ask_next(cx, seq, fx);
+        let Some(pending) = self.pending.get_mut(&seq).filter(|pending| cx.now.mono < pending.deadline) else { return };
+        if pending.asked.is_some() {
+            pending.turn += 1;
         }
+        self.ask_next(cx, seq, fx);
     }
 
     pub(super) fn on_deadline(&mut self, cx: &Ctx<'_>, seq: u64, fx: &mut Effects<Registers>) {

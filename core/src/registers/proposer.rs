@@ -70,14 +70,10 @@ struct Hot {
     /// Whether it was outbid and rests.
     rests: bool,
     outbid: u64,
-    promised: Option<Promised>,
-}
-
-/// The next ballot, promised by a majority that has accepted this content.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Promised {
-    ballot: Ballot,
-    cell: Cell,
+    /// The content that this node saw chosen last, in this epoch. There may be a later one.
+    known: Option<Cell>,
+    /// The next ballot, if a majority has promised it when it accepted just that content.
+    promised: Option<Ballot>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -185,8 +181,12 @@ impl Proposers {
         self.waiting += 1;
         let hot = self.keys.entry(key.clone()).or_default();
         let mut waiting = waiting;
-        if let Some(promised) = &hot.promised {
-            waiting.look_through(&promised.cell);
+        if let Some(known) = &hot.known {
+            waiting.look_through(known);
+            if let Some(refusal) = waiting.is_expired(known) {
+                // So much is forgotten for good: no round is needed to say so.
+                return self.tell(waiting.who, Err(refusal), fx);
+            }
         }
         hot.waiting.push_back(waiting);
         self.go_on(cx, key, fx);
@@ -210,7 +210,8 @@ impl Proposers {
         hot.number = number;
         hot.idle.take().map(|since| self.idle.remove(&since));
         let only_reads = takers.iter().all(|taker| taker.ask == Ask::Read);
-        if let Some(Promised { ballot, cell }) = hot.promised.take_if(|_| !only_reads) {
+        if let (Some(ballot), Some(cell)) = (hot.promised.take_if(|_| !only_reads), &hot.known) {
+            let cell = cell.clone();
             return self.propose(cx, key, takers, Begun::Promised(ballot), cell, fx);
         }
         if !only_reads || is_recovering(cx) {
@@ -415,9 +416,9 @@ impl Proposers {
         hot.outbid = 0;
         hot.waiting.iter_mut().for_each(|waiting| waiting.look_through(&cell));
         // The promise of the next ballot was given in the same write: it counts where a majority gave both.
-        hot.promised =
-            (promised.reached() && !is_recovering(cx)).then(|| Promised { ballot: next, cell: cell.clone() });
+        hot.promised = (promised.reached() && !is_recovering(cx)).then_some(next);
         fx.trace(|| Event::Chosen { key: key.clone(), ballot, version: cell.version() });
+        hot.known = Some(cell);
         self.end_round(key, fx);
         for taker in round.takers {
             self.answer(key, taker, fx);
@@ -552,7 +553,7 @@ impl Proposers {
             self.give_up_round(&key);
             self.end_round(&key, fx);
             let Some(hot) = self.keys.get_mut(&key) else { continue };
-            (hot.rests, hot.outbid) = (false, 0);
+            (hot.rests, hot.outbid, hot.known) = (false, 0, None);
             // Moves belong to their epoch.
             let before = hot.waiting.len();
             hot.waiting.retain(|waiting| waiting.who != Who::Move);
@@ -572,7 +573,7 @@ impl Proposers {
 
     /// This node slept: what was promised to it may long be promised to others.
     pub(super) fn forget_promised(&mut self) {
-        self.keys.values_mut().for_each(|hot| hot.promised = None);
+        self.keys.values_mut().for_each(|hot| (hot.promised, hot.known) = (None, None));
         self.idle.clear();
         self.keys.retain(|_, hot| hot.round.is_some() || !hot.waiting.is_empty() || hot.rests);
     }
@@ -593,6 +594,12 @@ impl Waiting {
         {
             *seen = chosen.version().max(*seen);
         }
+    }
+
+    /// Whether so much is forgotten in a content that was chosen that nobody can know any more whether it was carried out.
+    fn is_expired(&self, chosen: &Cell) -> Option<Refusal> {
+        let Ask::Change { id, seen, .. } = &self.ask else { return None };
+        chosen.is_forgotten(*id, *seen).then(|| Refusal::SessionExpired { version: chosen.version() })
     }
 
     /// Acts on the content, and notes what it is to be told.
