@@ -301,3 +301,52 @@ fn survivors_know_the_same_epoch_before_they_leave() {
     assert_eq!(left(&sim).map(|config| config.epoch.0), Some(3));
     assert!(sim.run_until(Duration::secs(20), |sim| is_served(sim, &[0, 1])), "it does not serve");
 }
+
+/// Registers live on with what any survivor has accepted last; their versions lie above all that the old cluster could
+/// count to, so nobody takes a value of the new one for one of the old.
+#[test]
+fn registers_of_survivors_live_on_with_versions_above_all_before() {
+    use qunlong_core::cell::{Change, When};
+    use qunlong_core::registers;
+    let change =
+        |n: usize, change: Change| registers::Op::Change { key: key(n), change, id: None, seen: 0, within: None };
+    let set = |n, value: &str, when| change(n, Change::Put { value: Bytes::from(value), when });
+    for (seed, servers, survivors) in [(1, 5, 2), (5, 7, 3)] {
+        let mut sim = cluster(seed, servers as u8);
+        for n in 0..60 {
+            let version = ask(&mut sim, n % servers, set(n, "old", When::Always));
+            assert!(matches!(version, Ok(Outcome::Registers(registers::Outcome::Changed { version: 1, .. }))));
+        }
+        (survivors..servers).for_each(|place| sim.crash(place));
+        sim.run_for(Duration::secs(30));
+        let alive: Vec<usize> = (0..survivors).collect();
+        let accepted = |sim: &Sim, n| {
+            let holds = |place: &usize| {
+                let register = sim.node(*place).and_then(|node| node.registers().get(&key(n)));
+                register.is_some_and(|register| register.accepted().is_some())
+            };
+            alive.iter().any(holds)
+        };
+        let held: Vec<bool> = (0..60).map(|n| accepted(&sim, n)).collect();
+        assert!(held.contains(&true) && held.contains(&false), "some registers have survived, some not");
+        assert!(ask(&mut sim, 0, set(99, "x", When::Always)).is_err(), "no majority is left");
+        recover(&mut sim, 0, &alive).expect("they are there");
+        assert!(sim.run_until(Duration::secs(60), |sim| is_served(sim, &alive)), "seed {seed}: it is not served");
+        for (n, was_held) in held.into_iter().enumerate() {
+            let place = n % survivors;
+            let Ok(Outcome::Registers(registers::Outcome::Read { value, version })) =
+                ask(&mut sim, place, registers::Op::Get { key: key(n), within: None })
+            else {
+                panic!("register {n} cannot be read");
+            };
+            if was_held {
+                assert_eq!((value, version), (Some(Bytes::from("old")), (1 << 32) + 1), "register {n}");
+                let stale = ask(&mut sim, place, set(n, "new", When::Version(1)));
+                assert_eq!(stale, Err(Refusal::Conflict { version }));
+                assert!(ask(&mut sim, place, set(n, "new", When::Version(version))).is_ok());
+            } else {
+                assert_eq!((value, version), (None, 0), "register {n}");
+            }
+        }
+    }
+}
