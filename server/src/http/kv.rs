@@ -11,9 +11,9 @@
 #![expect(clippy::result_large_err, reason = "an error here is the finished answer")]
 
 use axum::Json;
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::{Path, Query, State};
-use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
@@ -21,12 +21,12 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use qunlong_core::kv::{Op as KvOp, Outcome as KvOutcome, WriteContext};
 use qunlong_core::quorum::Level;
 use qunlong_core::version::{Context, Sibling, Versions};
-use qunlong_core::{Bytes, Duration, Op, Outcome, Refusal, WriteId, limits};
+use qunlong_core::{Bytes, Op, Outcome, Refusal, WriteId, limits};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::App;
 use super::error::{error, refused};
+use super::{App, value_of, wants_json, within};
 
 const CONTEXT: HeaderName = HeaderName::from_static("qunlong-context");
 pub(super) const OUTCOME: HeaderName = HeaderName::from_static("qunlong-outcome");
@@ -48,19 +48,14 @@ pub(super) struct Options {
     limit: Option<u32>,
 }
 
-impl Options {
-    fn within(&self) -> Option<Duration> {
-        self.timeout.map(|ms| Duration::millis(ms.min(limits::DEADLINE_MAX.as_millis())))
-    }
-}
-
 pub(super) async fn read(
     State(app): State<App>,
     Path(key): Path<String>,
     Query(options): Query<Options>,
     headers: HeaderMap,
 ) -> Result<Response, Response> {
-    let op = KvOp::Get { key: key.as_str().into(), read: level(options.r.as_deref())?, within: options.within() };
+    let op =
+        KvOp::Get { key: key.as_str().into(), read: level(options.r.as_deref())?, within: within(options.timeout) };
     let KvOutcome::Read { versions, answered } = ask(&app, op).await? else { return Err(mixed_up()) };
     let values: Vec<&Sibling> = versions.values().collect();
     let status = match values.len() {
@@ -69,7 +64,7 @@ pub(super) async fn read(
         _ => StatusCode::MULTIPLE_CHOICES,
     };
     let context = encode_context(&versions.to_context());
-    let wants_json = headers.get(ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(b"application/json"));
+    let wants_json = wants_json(&headers);
     let mut response = match values.as_slice() {
         [] if !wants_json => error(status, "KEY_NOT_FOUND", "there is no such key"),
         [only] if !wants_json => {
@@ -105,10 +100,7 @@ pub(super) async fn write(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Response> {
-    let value = to_bytes(body, limits::VALUE_BYTES)
-        .await
-        .map_err(|_| refused(&Refusal::TooLarge { limit: limits::VALUE_BYTES as u32 }))?;
-    put(&app, &key, Some(Bytes::from(&value[..])), &options, &headers).await
+    put(&app, &key, Some(value_of(body).await?), &options, &headers).await
 }
 
 pub(super) async fn delete(
@@ -133,7 +125,7 @@ async fn put(
         context: write_context(headers)?,
         write: write_id(headers)?,
         stored: level(options.w.as_deref())?,
-        within: options.within(),
+        within: within(options.timeout),
     };
     let KvOutcome::Written { dot, write, context, acked } = ask(app, op).await? else { return Err(mixed_up()) };
     let context = encode_context(&context);
@@ -155,7 +147,7 @@ pub(super) async fn list(State(app): State<App>, Query(options): Query<Options>)
         prefix: options.prefix.as_str().into(),
         after: options.after.as_deref().map(Bytes::from),
         limit: options.limit.unwrap_or(limits::LIST_KEYS),
-        within: options.within(),
+        within: within(options.timeout),
     };
     let KvOutcome::Listed { entries, next, answered } = ask(&app, op).await? else { return Err(mixed_up()) };
     let keys: Vec<Value> = entries.iter().map(|(key, versions)| describe(&key.to_string(), versions)).collect();

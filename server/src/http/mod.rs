@@ -16,13 +16,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::{Body, to_bytes};
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::StatusCode;
+use axum::http::header::ACCEPT;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use axum::{Json, Router, middleware};
-use qunlong_core::limits;
+use qunlong_core::{Bytes, Refusal, limits};
 use serde_json::{Value, json};
 use tower_http::services::ServeDir;
 
@@ -92,8 +94,24 @@ fn limited(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
         .max_write_buffer_size(4 * limits::FRAME_BYTES)
 }
 
+/// The deadline that a request asks for, in milliseconds.
+fn within(timeout: Option<u64>) -> Option<qunlong_core::Duration> {
+    timeout.map(|ms| qunlong_core::Duration::millis(ms.min(limits::DEADLINE_MAX.as_millis())))
+}
+
+fn wants_json(headers: &HeaderMap) -> bool {
+    headers.get(ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(b"application/json"))
+}
+
+/// A value is the raw body.
+async fn value_of(body: Body) -> Result<Bytes, Response> {
+    let bytes = to_bytes(body, limits::VALUE_BYTES).await;
+    let bytes = bytes.map_err(|_| error::refused(&Refusal::TooLarge { limit: limits::VALUE_BYTES as u32 }))?;
+    Ok(Bytes::from(&bytes[..]))
+}
+
 async fn snapshot(app: &App) -> Result<Snapshot, Response> {
-    app.node.commands.inspect().await.ok_or_else(|| error::refused(&qunlong_core::Refusal::Leaving))
+    app.node.commands.inspect().await.ok_or_else(|| error::refused(&Refusal::Leaving))
 }
 
 async fn status(State(app): State<App>) -> Result<Json<Value>, Response> {

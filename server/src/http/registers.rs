@@ -13,22 +13,22 @@
 #![expect(clippy::result_large_err, reason = "an error here is the finished answer")]
 
 use axum::Json;
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::{Path, Query, State};
-use axum::http::header::{ACCEPT, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH};
+use axum::http::header::{CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use qunlong_core::cell::{Change, When};
 use qunlong_core::registers::{Op as RegisterOp, Outcome as RegisterOutcome};
-use qunlong_core::{Bytes, Duration, Op, Outcome, Refusal, limits};
+use qunlong_core::{Op, Outcome, Refusal};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::App;
 use super::error::{error, refused};
 use super::kv::{OUTCOME, mixed_up, write_id};
+use super::{App, value_of, wants_json, within};
 
 const SEEN: HeaderName = HeaderName::from_static("qunlong-seen");
 
@@ -43,21 +43,15 @@ pub(super) struct Options {
     append: Option<String>,
 }
 
-impl Options {
-    fn within(&self) -> Option<Duration> {
-        self.timeout.map(|ms| Duration::millis(ms.min(limits::DEADLINE_MAX.as_millis())))
-    }
-}
-
 pub(super) async fn read(
     State(app): State<App>,
     Path(key): Path<String>,
     Query(options): Query<Options>,
     headers: HeaderMap,
 ) -> Result<Response, Response> {
-    let op = RegisterOp::Get { key: key.as_str().into(), within: options.within() };
+    let op = RegisterOp::Get { key: key.as_str().into(), within: within(options.timeout) };
     let RegisterOutcome::Read { value, version } = ask(&app, op).await? else { return Err(mixed_up()) };
-    let wants_json = headers.get(ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(b"application/json"));
+    let wants_json = wants_json(&headers);
     let status = if value.is_some() { StatusCode::OK } else { StatusCode::NOT_FOUND };
     let mut response = match value {
         None if !wants_json => error(status, "KEY_NOT_FOUND", "there is no such register, or it was deleted"),
@@ -132,7 +126,7 @@ async fn change(
     headers: &HeaderMap,
 ) -> Result<Response, Response> {
     let (id, seen) = (write_id(headers)?, seen(headers)?);
-    let op = RegisterOp::Change { key: key.into(), change, id, seen, within: options.within() };
+    let op = RegisterOp::Change { key: key.into(), change, id, seen, within: within(options.timeout) };
     let RegisterOutcome::Changed { id, version, number } = ask(app, op).await? else { return Err(mixed_up()) };
     let mut body = json!({ "outcome": "done", "version": version, "request_id": id });
     if let Some(number) = number {
@@ -164,12 +158,6 @@ fn told(response: &mut Response, version: u64) {
 
 fn tag(version: u64) -> HeaderValue {
     HeaderValue::from_str(&format!("\"{version}\"")).unwrap_or(HeaderValue::from_static("\"\""))
-}
-
-async fn value_of(body: Body) -> Result<Bytes, Response> {
-    let bytes = to_bytes(body, limits::VALUE_BYTES).await;
-    let bytes = bytes.map_err(|_| refused(&Refusal::TooLarge { limit: limits::VALUE_BYTES as u32 }))?;
-    Ok(Bytes::from(&bytes[..]))
 }
 
 /// What a change depends on: HTTP's own headers.
