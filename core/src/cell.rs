@@ -164,7 +164,8 @@ impl Cell {
         let last = self.results.last().map_or(self.forgotten, |kept| kept.done.version);
         let first = self.results.first().map_or(u64::MAX, |kept| kept.done.version);
         let counted = self.forgotten < first && last <= self.version;
-        fits && in_order && counted && self.results.len() <= limits::RESULTS
+        let countable = self.version <= limits::CELL_VERSION;
+        fits && in_order && counted && countable && self.results.len() <= limits::RESULTS
     }
 
     /// The same value in a cluster that was recovered: its version lies above `base`, beyond all that the old cluster could

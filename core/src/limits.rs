@@ -29,6 +29,8 @@ pub const VERSIONS: usize = 2_048;
 pub const PROMISED: usize = 1_024;
 /// Registers of one partition that are moved at once.
 pub const MOVES: usize = 32;
+/// The highest version believed of a register: far beyond what can be counted to.
+pub const CELL_VERSION: u64 = 1 << 62;
 /// Bytes of one frame on a link. Longer: the connection is closed, nobody else suffers.
 pub const FRAME_BYTES: usize = 1 << 20;
 /// Bytes of one message inside a frame; leaves room for the frame's own header.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use qunlong_core::cell::Change;
 use qunlong_core::journal as format;
 use qunlong_core::kv::{self, WriteContext};
 use qunlong_core::quorum::Level;
@@ -10,7 +11,7 @@ use qunlong_core::sim::Sim;
 use qunlong_core::sim::drawer::Drawer;
 use qunlong_core::sim::plan::Plan;
 use qunlong_core::wire::{self, FrameWriter, Hello, Packet, Proof};
-use qunlong_core::{Bytes, ClusterId, Duration, Generation, Input, NodeId, Op, Record, membership};
+use qunlong_core::{Bytes, ClusterId, Duration, Generation, Input, NodeId, Op, Record, membership, registers};
 
 use crate::Seeds;
 use crate::frame::CLUSTER;
@@ -177,6 +178,24 @@ pub(crate) fn steps() -> Seeds {
     record("tab-puts", 2, &|world| world.ask(TAB, put(6, "plain", Some("6"), WriteContext::Current)));
     record("tab-gets", 2, &|world| world.ask(TAB, get("both")));
     record("tab-lists", 2, &|world| world.ask(TAB, list()));
+    record("register-add", 1, &|world| world.ask(0, add("sum")));
+    record("register-add-elsewhere", 1, &|world| world.ask(2, add("sum")));
+    record("register-twice", 1, &|world| {
+        world.ask(1, add("sum"));
+        world.ask(0, add("sum"));
+        world.ask(0, registers::Op::Get { key: Bytes::from("sum"), within: None });
+    });
+    record("register-tab", 2, &|world| world.ask(TAB, add("sum")));
+    record("register-outbid", 1, &|world| {
+        world.silent.insert(1);
+        world.ask(0, add("sum"));
+        world.silent.clear();
+        world.silent.insert(0);
+        world.ask(1, add("sum"));
+        world.silent.clear();
+        world.pass(Duration::secs(1));
+        world.told.retain(|(_, _, input)| !is_gossip(input));
+    });
     record("quiet", 1, &|world| world.pass(Duration::secs(1)));
     record("tab-quiet", 2, &|world| world.pass(Duration::secs(1)));
     record("collected", 1, &|world| {
@@ -245,11 +264,19 @@ fn is_gossip(input: &Input) -> bool {
 }
 
 /// A cluster in which everything has happened that nodes tell each other about.
+fn add(key: &str) -> registers::Op {
+    let change = Change::Increment { by: 3 };
+    registers::Op::Change { key: Bytes::from(key), change, id: None, seen: 0, within: None }
+}
+
 fn eventful() -> World {
     let mut world = World::new();
     (STARTS[1].prepare)(&mut world);
     world.silent.insert(2);
     world.ask(0, put(6, "missed", Some("6"), WriteContext::Current));
+    world.ask(0, add("sum"));
+    world.ask(TAB, add("sum"));
+    world.ask(1, registers::Op::Get { key: Bytes::from("sum"), within: None });
     world.ask(TAB, kv::Op::List { prefix: Bytes::from(""), after: None, limit: 2, within: None });
     world.pass(Duration::secs(4));
     world.silent.clear();
