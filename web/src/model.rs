@@ -16,7 +16,7 @@ use qunlong_core::lift::{EventKind, Family, MessageKind};
 use qunlong_core::registers::Event as RegisterEvent;
 use qunlong_core::trace::{Cause, MessageId};
 use qunlong_core::version::Dot;
-use qunlong_core::{Event, NodeId, OpId, Refusal};
+use qunlong_core::{Bytes, Event, NodeId, OpId, Refusal};
 
 use crate::epochs::Epochs;
 use crate::rounds::Rounds;
@@ -104,8 +104,8 @@ pub struct Playback {
     arrivals: BTreeMap<MessageId, f64>,
     /// Nodes whose own events reach us.
     tellers: BTreeSet<NodeId>,
-    /// When the newest step of each operation is shown.
-    op_times: BTreeMap<OpId, f64>,
+    /// When the newest of each is shown.
+    step_times: BTreeMap<Steps, f64>,
     seen: BTreeSet<(NodeId, u64, u64)>,
     flights: Vec<Flight>,
     operations: VecDeque<Operation>,
@@ -135,7 +135,7 @@ impl Default for Playback {
             scheduled: 0,
             arrivals: BTreeMap::new(),
             tellers: BTreeSet::new(),
-            op_times: BTreeMap::new(),
+            step_times: BTreeMap::new(),
             seen: BTreeSet::new(),
             flights: Vec::new(),
             operations: VecDeque::new(),
@@ -242,16 +242,17 @@ impl Playback {
                 break;
             }
         }
-        // What a coordinator did later in an operation waits for what it did before.
-        let mut held: BTreeMap<OpId, u64> = BTreeMap::new();
+        // What a node did later in an operation or a round waits for what it did before.
+        let mut held: BTreeMap<Steps, u64> = BTreeMap::new();
         for (at, event) in &self.gathering {
-            if let Some(op) = coordinated(event).filter(|_| !is_ready(*at, event, &told)) {
-                let first = held.entry(op).or_insert(event.seq);
+            if let Some(steps) = coordinated(event).filter(|_| !is_ready(*at, event, &told)) {
+                let first = held.entry(steps).or_insert(event.seq);
                 *first = (*first).min(event.seq);
             }
         }
-        let is_next =
-            |event: &Event| coordinated(event).and_then(|op| held.get(&op)).is_none_or(|&first| event.seq < first);
+        let is_next = |event: &Event| {
+            coordinated(event).and_then(|steps| held.get(&steps)).is_none_or(|&first| event.seq < first)
+        };
         let (mut ready, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.gathering)
             .into_iter()
             .partition(|(at, event)| is_ready(*at, event, &told) && is_next(event));
@@ -263,8 +264,8 @@ impl Playback {
         while self.arrivals.len() > 20_000 {
             self.arrivals.pop_first();
         }
-        while self.op_times.len() > 2_000 {
-            self.op_times.pop_first();
+        while self.step_times.len() > 2_000 {
+            self.step_times.pop_first();
         }
     }
 
@@ -275,9 +276,8 @@ impl Playback {
             Cause::Start | Cause::Request(_) | Cause::Durable | Cause::Timer | Cause::Link => now,
         };
         let mut at = now.max(cause);
-        if let Some(op) = coordinated(&event) {
-            // A coordinator's steps of one operation follow each other, whichever answer flew faster.
-            let last = self.op_times.entry(op).or_insert(at);
+        if let Some(steps) = coordinated(&event) {
+            let last = self.step_times.entry(steps).or_insert(at);
             *last = last.max(at);
             at = *last;
         }
@@ -556,20 +556,50 @@ fn sent_message(event: &Event) -> Option<MessageId> {
     }
 }
 
-/// The operation that an event of its own coordinator belongs to.
-fn coordinated(event: &Event) -> Option<OpId> {
-    let EventKind::Kv(kv) = &event.kind else { return None };
-    match kv {
-        KvEvent::Began { op, .. }
-        | KvEvent::Handed { op, .. }
-        | KvEvent::Counted { op, .. }
-        | KvEvent::Finished { op, .. } => Some(*op),
-        KvEvent::Minted { .. }
-        | KvEvent::Collected { .. }
-        | KvEvent::Fetched { .. }
-        | KvEvent::Learnt { .. }
-        | KvEvent::TookOver { .. }
-        | KvEvent::Repaired { .. } => None,
+/// Steps of one node that follow each other, whichever answer flew faster.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Steps {
+    /// Of an operation on a key, at its coordinator.
+    Operation(OpId),
+    /// Of a request to a register, at its coordinator.
+    Request(OpId),
+    /// Of the rounds on a register, at their proposer.
+    Rounds(NodeId, Bytes),
+}
+
+/// The steps that an event is one of.
+fn coordinated(event: &Event) -> Option<Steps> {
+    match &event.kind {
+        EventKind::Kv(kv) => match kv {
+            KvEvent::Began { op, .. }
+            | KvEvent::Handed { op, .. }
+            | KvEvent::Counted { op, .. }
+            | KvEvent::Finished { op, .. } => Some(Steps::Operation(*op)),
+            KvEvent::Minted { .. }
+            | KvEvent::Collected { .. }
+            | KvEvent::Fetched { .. }
+            | KvEvent::Learnt { .. }
+            | KvEvent::TookOver { .. }
+            | KvEvent::Repaired { .. } => None,
+        },
+        EventKind::Registers(register) => match register {
+            RegisterEvent::Asked { op, .. } | RegisterEvent::Finished { op, .. } => Some(Steps::Request(*op)),
+            RegisterEvent::Reading { key, .. }
+            | RegisterEvent::Prepared { key, .. }
+            | RegisterEvent::Proposed { key, .. }
+            | RegisterEvent::Counted { key, .. }
+            | RegisterEvent::Chosen { key, .. }
+            | RegisterEvent::Agreed { key, .. }
+            | RegisterEvent::Outbid { key, .. } => Some(Steps::Rounds(event.node, key.clone())),
+            RegisterEvent::Moved { .. } => None,
+        },
+        EventKind::Started
+        | EventKind::Slept { .. }
+        | EventKind::DiskFull { .. }
+        | EventKind::Sent { .. }
+        | EventKind::Received { .. }
+        | EventKind::Membership(_)
+        | EventKind::Topology(_) => None,
     }
 }
 
@@ -722,6 +752,45 @@ mod tests {
             assert!(at < 5_000.0, "it is shown at last");
         }
         assert_eq!(playback.operations()[0].acked.len(), 1);
+    }
+
+    /// The proposer's own acceptance is there at once, while the promises that came before it are still in flight.
+    #[test]
+    fn acceptances_are_not_shown_before_the_proposal() {
+        use qunlong_core::paxos::Ballot;
+        use qunlong_core::registers::Phase;
+        let ballot = Ballot { counter: 1, node: NodeId::small(1), generation: Generation(1) };
+        let (key, owners) = (Bytes::from("k"), vec![NodeId::small(1), NodeId::small(2)]);
+        let counted = |phase, from| {
+            let (key, from) = (Bytes::from("k"), NodeId::small(from));
+            EventKind::Registers(RegisterEvent::Counted { key, phase, from, have: 1, needed: 2 })
+        };
+        let prepared = RegisterEvent::Prepared { key: key.clone(), ballot, owners: owners.clone(), needed: 2 };
+        let (version, requests, at_once, needed) = (1, 1, false, 2);
+        let proposed = RegisterEvent::Proposed { key: key.clone(), ballot, owners, version, requests, at_once, needed };
+        let answer = |seq| Cause::Message(message(2, seq));
+        let mut playback = Playback::default();
+        playback.push(
+            0.0,
+            [
+                event(1, 1, 0, Cause::Timer, EventKind::Registers(prepared)),
+                event(2, 1, 1, Cause::Timer, sent(2, 1, 1)),
+                event(1, 2, 2, answer(1), counted(Phase::Preparing, 2)),
+                event(1, 3, 2, answer(1), EventKind::Registers(proposed)),
+                event(1, 4, 3, Cause::Durable, counted(Phase::Accepting, 1)),
+                event(2, 2, 4, Cause::Timer, sent(2, 1, 2)),
+                event(1, 5, 5, answer(2), counted(Phase::Accepting, 2)),
+                event(1, 6, 5, answer(2), EventKind::Registers(RegisterEvent::Chosen { key, ballot, version: 1 })),
+            ],
+        );
+        for at in 0..60 {
+            playback.frame(f64::from(at) * 100.0);
+            let round = playback.rounds().list().front();
+            let early = round.is_some_and(|round| !round.accepted.is_empty() && round.version.is_none());
+            assert!(!early, "an acceptance of nothing at {at}");
+        }
+        let round = playback.rounds().list().front().expect("it was shown");
+        assert_eq!((round.accepted.len(), round.end), (2, Some(crate::rounds::End::Chosen)));
     }
 
     #[test]
