@@ -186,10 +186,10 @@ enum Change {
 #[derive(Args, Clone)]
 struct Server {
     /// Any node of the cluster.
-    #[arg(long, env = "QUNLONG_SERVER", default_value = "http://127.0.0.1:7100")]
+    #[arg(long, global = true, env = "QUNLONG_SERVER", default_value = "http://127.0.0.1:7100")]
     server: String,
     /// Only if it belongs to this cluster: an id as `qunlong topology` shows it.
-    #[arg(long, env = "QUNLONG_CLUSTER")]
+    #[arg(long, global = true, env = "QUNLONG_CLUSTER")]
     cluster: Option<String>,
 }
 

@@ -143,6 +143,8 @@ fn conditions_on_registers_are_those_of_http() {
     assert_eq!(command(&["register", "put", "n", "41"]), (Some(0), "1\n".to_owned()));
     assert_eq!(command(&["register", "increment", "n"]), (Some(0), "42\n".to_owned()));
     assert_eq!(command(&["register", "get", "--version", "n"]), (Some(0), "2\t42\n".to_owned()));
+    let elsewhere = ["register", "get", "n", "--server", &cluster.nodes[1].url("")];
+    assert_eq!(command(&elsewhere), (Some(0), "42\n".to_owned()), "which node is asked may be said at the end");
     assert_eq!(command(&["register", "delete", "n", "--if-version", "1"]).0, Some(1));
     assert_eq!(command(&["register", "delete", "n", "--if-version", "2"]), (Some(0), "3\n".to_owned()));
     assert_eq!(command(&["register", "get", "n"]).0, Some(1));
