@@ -166,9 +166,14 @@ impl Tab {
         assert_eq!(self.eval(&script).await, json!(true), "typing into {selector}");
     }
 
+    /// Clicks as a person would: once it is there and may be pressed.
     pub async fn click(&self, selector: &str) {
         let selector = json!(selector);
-        self.wait_for(&format!("{selector} to be there"), &format!("document.querySelector({selector})")).await;
+        let ready = format!(
+            "document.querySelector({selector})?.disabled === false || \
+             (document.querySelector({selector}) && !('disabled' in document.querySelector({selector})))"
+        );
+        self.wait_for(&format!("{selector} to be there"), &ready).await;
         self.eval(&format!(
             "(() => {{ const e = document.querySelector({selector}); e.focus(); \
              e.dispatchEvent(new MouseEvent('click', {{ bubbles: true, cancelable: true }})); }})()"
