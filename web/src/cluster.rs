@@ -318,6 +318,8 @@ impl Cluster {
                 if let Some(storage) = session_storage() {
                     let _ = storage.remove_item("qunlong-node");
                 }
+                // Nothing of the cluster that is gone says anything of the one to come.
+                self.write().status = Status::default();
                 self.start_node();
             }
             FromWorker::Failed { code, message } => self.write().failure = Some((code, message)),

@@ -533,7 +533,7 @@ async fn a_stranger_kills_a_server_from_the_page_and_nothing_breaks() {
     let (port, old) = (demo.port, my_id(&tab).await);
     assert!(demo.stop(), "Ctrl-C ends it well");
     let demo = Demo::start_on(port);
-    let another = format!("sessionStorage.getItem('qunlong-node') !== {}", json!(old));
+    let another = format!("(sessionStorage.getItem('qunlong-node') ?? {0}) !== {0}", json!(old));
     tab.wait_for("a new identity", &another).await;
     tab.wait_until_joined().await;
     put_on_stage(&tab, &demo, "in a new life").await;
