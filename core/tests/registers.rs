@@ -1,12 +1,13 @@
 //! Registers, by way of the simulator: what they answer, whom they ask, and what they survive.
 
 use qunlong_core::cell::{Change, When};
-use qunlong_core::lift::{EventKind, MessageKind};
+use qunlong_core::lift::{EventKind, MessageKind, Payload};
 use qunlong_core::registers::{self, Op, Outcome};
 use qunlong_core::sim::cluster::Sim;
 use qunlong_core::topology::{self, Step};
 use qunlong_core::trace::Level;
-use qunlong_core::{Bytes, Duration, NodeId, Refusal, RequestId, WriteId};
+use qunlong_core::wire::Envelope;
+use qunlong_core::{Bytes, Duration, Epoch, NodeId, OpId, Refusal, RequestId, WriteId};
 
 fn cluster(seed: u64, servers: u8) -> Sim {
     let mut sim = Sim::with(seed, servers, 0, 3, |config| config.autopilot.enabled = false);
@@ -263,4 +264,31 @@ fn clients_of_all_nodes_share_one_proposer() {
     }
     assert!(outbid == 0 && prepared == 1, "{outbid} times outbid, {prepared} prepared");
     assert!(proposed < done / 5, "{proposed} rounds for {done} requests");
+}
+
+/// A refusal that is repeated on its way counts once: the attempt that followed it may be under way.
+#[test]
+fn a_repeated_refusal_says_nothing_of_a_later_attempt() {
+    let mut sim = cluster(2, 3);
+    let proposer = preferred(&sim, "n");
+    let asker = (proposer + 1) % 3;
+    sim.pause(proposer, Duration::secs(3));
+    sim.set_level(Level::Decisions);
+    begin(&mut sim, asker, add("n", 1));
+    let generation = |place: usize| sim.node(place).expect("it runs").generation();
+    let op = OpId { node: sim.id(asker), generation: generation(asker), seq: 1 };
+    let result = Err(Refusal::SessionExpired { version: 50 });
+    let payload = Payload::Registers(registers::Msg::Answer { op, attempt: 1, result });
+    let (from, epoch) = (sim.id(proposer), Epoch(1));
+    let refusal = Envelope { from, generation: generation(proposer), seq: 1, epoch, payload };
+    for _ in 0..3 {
+        sim.deliver(asker, refusal.clone());
+    }
+    let mut attempts = Vec::new();
+    while let Some(event) = sim.next_event() {
+        if let EventKind::Registers(registers::Event::Asked { attempt, .. }) = event.kind {
+            attempts.push(attempt);
+        }
+    }
+    assert_eq!(attempts, [1, 2]);
 }

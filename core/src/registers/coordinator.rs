@@ -6,6 +6,7 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
+use super::recent::Attempt;
 use super::{Ask, Event, Msg, Op, Outcome, Registers, Timer};
 use crate::bytes::Bytes;
 use crate::id::{NodeId, OpId, RequestId, WriteId};
@@ -99,8 +100,7 @@ impl Coordinator {
     pub(super) fn on_answer(
         &mut self,
         cx: &Ctx<'_>,
-        from: NodeId,
-        op: OpId,
+        (op, attempt): Attempt,
         result: Result<Outcome, Refusal>,
         fx: &mut Effects<Registers>,
     ) {
@@ -110,7 +110,7 @@ impl Coordinator {
         let Some(pending) = self.pending.get_mut(&op.seq) else { return };
         let refusal = match result {
             Ok(outcome) => return self.finish(cx, op.seq, Ok(outcome), fx),
-            Err(_) if pending.asked != Some(from) => return,
+            Err(_) if pending.asked.is_none() || attempt != pending.attempts => return,
             Err(refusal) => refusal,
         };
         pending.asked = None;

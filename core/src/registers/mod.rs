@@ -111,6 +111,8 @@ pub enum Msg {
     Answer {
         /// The operation.
         op: OpId,
+        /// Which attempt: what an earlier one was refused says nothing of a later one.
+        attempt: u32,
         /// What came of it.
         result: Result<Outcome, Refusal>,
     },
@@ -477,7 +479,7 @@ impl Protocol for Registers {
             Msg::Ask { op, attempt, epoch, key, ask, within } => {
                 self.proposers.on_ask(cx, (op, attempt), (epoch, key), ask, within, fx);
             }
-            Msg::Answer { op, result } => self.coordinator.on_answer(cx, from, op, result, fx),
+            Msg::Answer { op, attempt, result } => self.coordinator.on_answer(cx, (op, attempt), result, fx),
             Msg::Prepare { epoch, key, ballot } => {
                 if replica::may_propose(cx, from, epoch, &key, ballot) && self.proposers.hear(ballot) {
                     self.store.on_prepare(from, key, ballot, fx);

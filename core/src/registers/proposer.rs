@@ -24,7 +24,7 @@ use super::recent::{Attempt, Recent};
 use super::{Ask, Event, Msg, Outcome, Phase, Registers, Timer};
 use crate::bytes::Bytes;
 use crate::cell::{Applied, Cell, Done, NotDone, Request};
-use crate::id::{Epoch, NodeId, OpId};
+use crate::id::{Epoch, NodeId};
 use crate::limits;
 use crate::mutant::{Mutant, planted};
 use crate::paxos::{Accepted, Ballot, Next, Proposer, Read, Reader};
@@ -90,7 +90,7 @@ struct Waiting {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Who {
     /// A client, by way of its coordinator, until then.
-    Client { op: OpId, until: Instant },
+    Client { attempt: Attempt, until: Instant },
     /// The owners to come.
     Move,
 }
@@ -162,9 +162,9 @@ impl Proposers {
         let allowed = cx.check_owner(epoch, &key).and(if overloaded { Err(Refusal::Overloaded) } else { Ok(()) });
         if let Err(refusal) = allowed {
             // Nothing was proposed, and will not be.
-            return fx.send_now(op.node, Msg::Answer { op, result: Err(refusal) });
+            return fx.send_now(op.node, Msg::Answer { op, attempt, result: Err(refusal) });
         }
-        let who = Who::Client { op, until: cx.now.mono + within.min(limits::DEADLINE_MAX) };
+        let who = Who::Client { attempt: (op, attempt), until: cx.now.mono + within.min(limits::DEADLINE_MAX) };
         self.add(cx, &key, Waiting { who, ask, proposed: false, answer: None }, fx);
     }
 
@@ -540,9 +540,9 @@ impl Proposers {
 
     fn tell(&mut self, who: Who, result: Result<Outcome, Refusal>, fx: &mut Effects<Registers>) {
         self.waiting -= 1;
-        if let Who::Client { op, .. } = who {
+        if let Who::Client { attempt: (op, attempt), .. } = who {
             // What was chosen is durable with a majority; a refusal promises nothing.
-            fx.send_now(op.node, Msg::Answer { op, result });
+            fx.send_now(op.node, Msg::Answer { op, attempt, result });
         }
     }
 
