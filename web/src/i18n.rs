@@ -462,7 +462,7 @@ pub fn refused_for(language: Language, counter: u64, rival: &str) -> String {
 /// A round on a register, in a sentence.
 #[must_use]
 pub fn round(language: Language, round: &Round) -> String {
-    let (heard, accepted) = (round.heard.len(), round.accepted.len());
+    let (heard, accepted) = round.have;
     let (first, second) = round.needed;
     let version = round.version.unwrap_or_default();
     match (language, round.ballot, round.end) {

@@ -34,6 +34,8 @@ pub struct Round {
     pub accepted: Vec<NodeId>,
     /// Who has refused, and what it had promised to whom.
     pub refused: Vec<(NodeId, Ballot)>,
+    /// Votes that count so far in each phase: while owners change, one acceptor may have a vote in both groups.
+    pub have: (u8, u8),
     /// How many must report or promise, and how many accept.
     pub needed: (u8, u8),
     /// The version that was proposed or read.
@@ -112,9 +114,13 @@ impl Rounds {
                     (round.needed.1, round.version, round.requests) = (*needed, Some(*version), *requests);
                 }
             }
-            Event::Counted { key, phase, from, .. } => {
+            Event::Counted { key, phase, from, have, .. } => {
                 if let Some(round) = self.of(node, key) {
-                    let counted = if *phase == Phase::Accepting { &mut round.accepted } else { &mut round.heard };
+                    let (counted, votes) = match phase {
+                        Phase::Accepting => (&mut round.accepted, &mut round.have.1),
+                        Phase::Reading | Phase::Preparing => (&mut round.heard, &mut round.have.0),
+                    };
+                    *votes = *have;
                     if !counted.contains(from) {
                         counted.push(*from);
                     }
@@ -154,6 +160,7 @@ impl Rounds {
             heard: Vec::new(),
             accepted: Vec::new(),
             refused: Vec::new(),
+            have: (0, 0),
             needed: (0, 0),
             version: None,
             requests: 1,
@@ -210,6 +217,17 @@ mod tests {
         // Later answers belong to no round that is under way.
         rounds.see(n(1), &counted(Phase::Accepting, 2));
         assert_eq!(marks(&rounds)[1], Mark::Silent);
+    }
+
+    #[test]
+    fn votes_are_those_that_the_proposer_counts() {
+        let mut rounds = Rounds::default();
+        let owners = vec![n(1), n(2), n(3), n(4)];
+        rounds.see(n(1), &Event::Prepared { key: key(), ballot: ballot(5, 1), owners, needed: 4 });
+        // It has a vote in the old group and in the new one.
+        let both = Event::Counted { key: key(), phase: Phase::Preparing, from: n(2), have: 2, needed: 4 };
+        rounds.see(n(1), &both);
+        assert_eq!((rounds.list()[0].have, rounds.list()[0].heard.len()), ((2, 0), 1));
     }
 
     #[test]
