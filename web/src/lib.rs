@@ -8,12 +8,14 @@
 //!   trace sockets of the servers                links to two servers, which relay
 //! ```
 //!
-//! `model` with what it keeps in `epochs` and `rumour`, `draw`, `ownership`, `i18n` and `recording` are pure: they know
+//! `model` with what it keeps in `epochs`, `rounds` and `rumour`, `draw`, `explain`, `ownership`, `i18n` and `recording` are
+//! pure: they know
 //! neither page nor worker, and their tests run natively.
 
 pub mod bridge;
 pub mod draw;
 pub mod epochs;
+pub mod explain;
 pub mod i18n;
 pub mod model;
 pub mod ownership;

@@ -17,6 +17,7 @@ use crate::canvas::Canvas;
 use crate::cluster::{Mode, World};
 use crate::components::{Confirm, badge, badges, state_mark, typed};
 use crate::draw::{self, FAMILIES, HEIGHT, Placed, WIDTH};
+use crate::explain::explain;
 use crate::i18n;
 use crate::model::Operation;
 
@@ -510,7 +511,7 @@ fn Story(screen: &Screen) -> Html {
         .playback
         .story()
         .iter()
-        .map(|line| (line, i18n::explain(language, &line.event, &name)))
+        .map(|line| (line, explain(language, &line.event, &name)))
         .filter(|(_, text)| wanted.is_empty() || text.to_lowercase().contains(&wanted))
         .take(40)
         .map(|(line, text)| html! { <li key={line.number}>{ text }</li> })

@@ -10,6 +10,7 @@ use super::change::{ChangePanel, LearningPanel};
 use crate::app::Screen;
 use crate::cluster::World;
 use crate::components::{badge, figures, state_mark};
+use crate::explain::explain;
 use crate::i18n;
 
 /// The screen.
@@ -118,7 +119,7 @@ fn History(screen: &Screen) -> Html {
     let name = |id: NodeId| world.name(id);
     let lines = history.iter().map(|event| {
         let key = format!("{:x}-{}-{}", event.node, event.generation.0, event.seq);
-        html! { <li key={key}>{ i18n::explain(language, event, &name) }</li> }
+        html! { <li key={key}>{ explain(language, event, &name) }</li> }
     });
     html! {
         <section class="card story">
