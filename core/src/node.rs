@@ -81,8 +81,12 @@ pub struct Node {
 pub struct Holding {
     /// Messages and answers that wait for the disk.
     pub held: usize,
-    /// Operations that it coordinates or proposes.
+    /// Operations on keys that it coordinates.
     pub operations: usize,
+    /// Requests to registers that it coordinates.
+    pub requests: usize,
+    /// What waits for its rounds on registers.
+    pub proposals: usize,
     /// Registers whose next ballot is promised to it.
     pub promised: usize,
     /// Timers that are set.
@@ -289,7 +293,9 @@ impl Node {
     pub fn holding(&self) -> Holding {
         Holding {
             held: self.shared.outbox.held(),
-            operations: self.kv.operations() + self.registers.operations(),
+            operations: self.kv.operations(),
+            requests: self.registers.requests(),
+            proposals: self.registers.proposals(),
             promised: self.registers.sticky(),
             timers: self.shared.timers.len(),
             members: self.shared.view.members.len(),

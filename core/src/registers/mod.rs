@@ -424,9 +424,14 @@ impl Registers {
         &self.store
     }
 
-    /// Operations that this node coordinates or proposes now.
-    pub(crate) fn operations(&self) -> usize {
-        self.coordinator.pending() + self.proposers.waiting()
+    /// Requests that this node coordinates now.
+    pub(crate) fn requests(&self) -> usize {
+        self.coordinator.pending()
+    }
+
+    /// Requests and moves that wait for its rounds.
+    pub(crate) fn proposals(&self) -> usize {
+        self.proposers.waiting()
     }
 
     /// Registers whose next ballot is promised to this node already.

@@ -23,16 +23,20 @@ pub fn check(sim: &Sim) -> Result<(), String> {
 }
 
 fn exceeded(holding: &Holding) -> Option<(&'static str, usize, usize)> {
-    // Gossip goes on beyond the limit of what waits for the disk; that much again is more than it ever says.
+    let asked = holding.operations + holding.requests;
     let bounds = [
+        // Gossip goes on beyond the limit of what waits for the disk; that much again is more than it ever says.
         ("parcels that wait for the disk", holding.held, 2 * limits::HELD),
-        // Of keys, of registers, and those that are proposed for others.
-        ("operations", holding.operations, 3 * limits::PENDING_OPERATIONS),
-        ("promised ballots", holding.promised, limits::PROMISED + holding.operations),
+        ("operations", holding.operations, limits::PENDING_OPERATIONS),
+        ("requests", holding.requests, limits::PENDING_OPERATIONS),
+        // Besides what clients wait for, the registers that are being moved.
+        ("proposals", holding.proposals, limits::PENDING_OPERATIONS + limits::TRANSFERS * limits::MOVES),
+        ("promised ballots", holding.promised, limits::PROMISED + holding.proposals),
         ("members", holding.members, limits::MEMBERS),
         ("rumours", holding.rumours, holding.members + 1),
-        // A deadline and a repetition for each operation, a probe's and a suspicion's for each member, some of its own.
-        ("timers", holding.timers, 2 * holding.operations + 3 * holding.members + 16),
+        // A deadline and a repetition for each that is asked, a round's for what waits for it, a probe's and a suspicion's
+        // for each member, some of its own.
+        ("timers", holding.timers, 2 * asked + holding.proposals + 3 * holding.members + 16),
     ];
     bounds.into_iter().find(|(_, have, limit)| have > limit)
 }
@@ -43,7 +47,16 @@ mod tests {
 
     #[test]
     fn what_grows_beyond_its_limit_is_noticed() {
-        let fine = Holding { held: 10, operations: 3, promised: 2, timers: 20, members: 5, rumours: 5 };
+        let fine = Holding {
+            held: 10,
+            operations: 3,
+            requests: 2,
+            proposals: 2,
+            promised: 2,
+            timers: 20,
+            members: 5,
+            rumours: 5,
+        };
         assert_eq!(exceeded(&fine), None);
         assert_eq!(exceeded(&Holding { timers: 1_000, ..fine }).map(|(what, ..)| what), Some("timers"));
         assert_eq!(exceeded(&Holding { rumours: 7, ..fine }).map(|(what, ..)| what), Some("rumours"));
