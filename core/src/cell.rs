@@ -4,11 +4,13 @@
 //! content is what Paxos decides, with the results of the latest requests in it: so whoever proposes next knows of every
 //! request that was decided before, and a retry that comes by another node is not carried out again.
 //!
-//! **Exactly once, for as long as it is remembered.** A request has an id, the same in all its attempts, and says which
-//! version of the register its client knew before the first (`seen`). If its result is among those kept, that is the
-//! answer. If it is not, but a result of a version beyond `seen` had to be forgotten, nobody knows any more whether this
-//! request is new: it is refused, and nothing changes. Otherwise it was never carried out, and is now. A request that
-//! changed nothing leaves no trace: asked again, it is tried again.
+//! **Exactly once, for as long as it is remembered.** A request has a name, the same in all its attempts: the number-th of a
+//! session, which has one under way at a time. So the content keeps one result for each session, the latest; a request
+//! that has to wait is not forgotten because others are fast. The request also says which version of the register its
+//! client knew before the first attempt (`seen`). If its result is kept, that is the answer. If a later one of its session
+//! is, nobody waits for it any more. If neither, but a result of a version beyond `seen` had to be forgotten that may have
+//! been its own, nobody knows whether it is new. In both cases it is refused, and nothing changes. Otherwise it was never
+//! carried out, and is now. A request that changed nothing leaves no trace: asked again, it is tried again.
 //!
 //! **A version counts the changes** and never restarts, not by a delete either: who compares by version is never taken in
 //! by a value that has come back.
@@ -18,7 +20,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::bytes::Bytes;
-use crate::id::WriteId;
+use crate::id::Name;
 use crate::limits;
 use crate::mutant::{Mutant, planted};
 
@@ -27,7 +29,7 @@ use crate::mutant::{Mutant, planted};
 pub struct Cell {
     value: Option<Bytes>,
     version: u64,
-    /// By version, at most [`limits::RESULTS`].
+    /// One for each session, by version, at most [`limits::RESULTS`].
     results: Vec<Kept>,
     /// The highest version whose result was forgotten.
     forgotten: u64,
@@ -36,8 +38,10 @@ pub struct Cell {
 /// The result of a request that changed the register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Kept {
-    id: WriteId,
+    name: Name,
     done: Done,
+    /// The first version since which the results of the session were kept without a gap.
+    since: u64,
 }
 
 /// What a change did.
@@ -53,7 +57,7 @@ pub struct Done {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Request {
     /// The same in all its attempts, and in no other request.
-    pub id: WriteId,
+    pub name: Name,
     /// A version of this register that the client knew before the first attempt; 0 if it knew none.
     pub seen: u64,
     /// What is wanted.
@@ -128,8 +132,21 @@ pub enum NotDone {
     NotANumber,
     /// The value would be longer than [`limits::VALUE_BYTES`].
     TooLarge,
-    /// So many changes came since `seen` that nobody knows whether this one was among them.
+    /// Its session has gone on without it, or so much was forgotten since `seen` that nobody knows whether it was done.
     SessionExpired,
+}
+
+/// What a content knows of a request.
+enum Memory {
+    /// It was carried out.
+    Done(Done),
+    /// A later one of its session was carried out.
+    Later,
+    /// It was not, if its client had seen this version before it asked.
+    No {
+        /// The highest version whose result may have been its own and was forgotten.
+        unless: u64,
+    },
 }
 
 /// What a request leads to.
@@ -165,7 +182,8 @@ impl Cell {
         let first = self.results.first().map_or(u64::MAX, |kept| kept.done.version);
         let counted = self.forgotten < first && last <= self.version;
         let countable = self.version <= limits::CELL_VERSION;
-        fits && in_order && counted && countable && self.results.len() <= limits::RESULTS
+        let since = self.results.iter().all(|kept| kept.since <= kept.done.version);
+        fits && in_order && since && counted && countable && self.results.len() <= limits::RESULTS
     }
 
     /// The same value in a cluster that was recovered: its version lies above `base`, beyond all that the old cluster could
@@ -182,32 +200,44 @@ impl Cell {
     /// Whether it is certain that a request was not carried out up to this version, if its client had seen that one. What
     /// is true of a content that was chosen stays true: the request may then count as one whose client has seen it.
     #[must_use]
-    pub fn has_not(&self, id: WriteId, seen: u64) -> bool {
-        self.forgotten <= seen && !self.results.iter().any(|kept| kept.id == id)
+    pub fn has_not(&self, name: Name, seen: u64) -> bool {
+        matches!(self.memory_of(name), Memory::No { unless } if unless <= seen)
     }
 
-    /// Whether nobody can know whether a request was carried out: its result is not among those kept, and others were
-    /// forgotten since its client had seen the register. What is so once stays so.
+    /// Whether a request will never be carried out any more, though it may have been: its session has gone on, or its
+    /// result may be among those that were forgotten since its client had seen the register. What is so once stays so.
     #[must_use]
-    pub fn is_forgotten(&self, id: WriteId, seen: u64) -> bool {
-        self.forgotten > seen && !self.results.iter().any(|kept| kept.id == id)
+    pub fn is_forgotten(&self, name: Name, seen: u64) -> bool {
+        match self.memory_of(name) {
+            Memory::Done(_) => false,
+            Memory::Later => true,
+            Memory::No { unless } => unless > seen,
+        }
+    }
+
+    fn memory_of(&self, name: Name) -> Memory {
+        match self.results.iter().find(|kept| kept.name.session == name.session) {
+            None => Memory::No { unless: self.forgotten },
+            Some(kept) if kept.name.number == name.number => Memory::Done(kept.done),
+            Some(kept) if kept.name.number > name.number => Memory::Later,
+            Some(kept) => Memory::No { unless: self.forgotten.min(kept.since.saturating_sub(1)) },
+        }
     }
 
     /// What a request makes of this content.
     #[must_use]
     pub fn apply(&self, request: &Request) -> Applied {
-        let kept = self.results.iter().find(|kept| kept.id == request.id);
-        if let Some(kept) = kept.filter(|_| !planted(Mutant::CarriedOutTwice)) {
-            return Applied::Before(kept.done);
-        }
-        if self.forgotten > request.seen && !planted(Mutant::CarriedOutTwice) {
-            return Applied::Not(NotDone::SessionExpired);
+        match self.memory_of(request.name) {
+            _ if planted(Mutant::CarriedOutTwice) => (),
+            Memory::Done(done) => return Applied::Before(done),
+            Memory::No { unless } if unless <= request.seen => (),
+            Memory::No { .. } | Memory::Later => return Applied::Not(NotDone::SessionExpired),
         }
         match self.change(&request.change) {
             Ok((value, number)) => {
                 let restarts = planted(Mutant::VersionRestarts) && value.is_none();
                 let done = Done { version: if restarts { 1 } else { self.version + 1 }, number };
-                Applied::Next(self.after(value, Kept { id: request.id, done }), done)
+                Applied::Next(self.after(value, request.name, done), done)
             }
             Err(why) => Applied::Not(why),
         }
@@ -251,16 +281,18 @@ impl Cell {
         if alloc::format!("{number}") == text { Ok(number) } else { Err(NotDone::NotANumber) }
     }
 
-    fn after(&self, value: Option<Bytes>, kept: Kept) -> Self {
+    fn after(&self, value: Option<Bytes>, name: Name, done: Done) -> Self {
         let (mut results, mut forgotten) = (self.results.clone(), self.forgotten);
         if planted(Mutant::VersionRestarts) && value.is_none() {
             (results, forgotten) = (Vec::new(), 0);
         }
+        let before = results.iter().position(|kept| kept.name.session == name.session).map(|at| results.remove(at));
         if results.len() >= limits::RESULTS {
             forgotten = results.remove(0).done.version;
         }
-        results.push(kept);
-        Self { value, version: kept.done.version, results, forgotten }
+        let since = before.map_or(done.version, |kept| kept.since);
+        results.push(Kept { name, done, since });
+        Self { value, version: done.version, results, forgotten }
     }
 }
 
@@ -273,10 +305,11 @@ mod tests {
     use alloc::collections::BTreeMap;
 
     use super::*;
+    use crate::id::WriteId;
     use crate::rng::Rng;
 
     fn request(id: u8, seen: u64, change: Change) -> Request {
-        Request { id: WriteId([id; 16]), seen, change }
+        Request { name: Name::single(WriteId([id; 16])), seen, change }
     }
 
     fn put(value: &str, when: When) -> Change {
@@ -338,39 +371,71 @@ mod tests {
         assert_eq!(cell.results.len(), limits::RESULTS);
     }
 
-    /// Requests are carried out and come again at any time, from clients that knew any version before. No request is
-    /// ever carried out twice, whatever is remembered of it; and one that is answered again gets the answer it had.
+    /// Requests are carried out and come again at any time, those that were given up included, from clients that knew any
+    /// version before. No request is ever carried out twice, whatever is remembered of it; and one that is answered again
+    /// gets the answer it had.
     #[test]
     fn no_request_is_carried_out_twice() {
         let (mut again, mut expired) = (0, 0);
-        for seed in 0..200 {
+        for seed in 0..400 {
             let mut rng = Rng::new(seed);
+            // With more sessions than are remembered, and with fewer.
+            let sessions = if seed % 2 == 0 { limits::RESULTS as u64 * 2 } else { 12 };
             let (mut cell, mut sum) = (Cell::default(), 0);
             let mut sent: Vec<Request> = Vec::new();
-            let mut answers: BTreeMap<WriteId, Done> = BTreeMap::new();
-            for step in 0..200_u8 {
+            let mut answers: BTreeMap<Name, Done> = BTreeMap::new();
+            for step in 1..=400 {
                 if sent.is_empty() || rng.chance(600) {
-                    sent.push(request(step, cell.version(), Change::Increment { by: i64::from(step) }));
+                    let session = WriteId([rng.below(sessions) as u8; 16]);
+                    let seen = cell.version() - rng.below(4).min(cell.version());
+                    let change = Change::Increment { by: step as i64 };
+                    sent.push(Request { name: Name { session, number: step }, seen, change });
                 }
                 let asked = sent[rng.below(sent.len() as u64) as usize].clone();
+                let (not_yet, expires) =
+                    (cell.has_not(asked.name, asked.seen), cell.is_forgotten(asked.name, asked.seen));
+                assert!(!(not_yet && answers.contains_key(&asked.name)), "seed {seed}: it was carried out");
                 match cell.apply(&asked) {
                     Applied::Next(next, done) => {
                         let Change::Increment { by } = asked.change else { panic!("another change") };
-                        assert_eq!(answers.insert(asked.id, done), None, "seed {seed}: carried out twice");
+                        assert_eq!(answers.insert(asked.name, done), None, "seed {seed}: carried out twice");
+                        assert!(not_yet && !expires && next.is_sound(), "seed {seed}");
                         (cell, sum) = (next, sum + by);
                         assert_eq!(done.number, Some(sum));
                     }
                     Applied::Before(done) => {
-                        assert_eq!(answers.get(&asked.id), Some(&done), "seed {seed}");
+                        assert_eq!(answers.get(&asked.name), Some(&done), "seed {seed}");
                         again += 1;
                     }
                     Applied::Not(why) => {
-                        assert_eq!(why, NotDone::SessionExpired, "seed {seed}");
+                        assert_eq!((why, expires), (NotDone::SessionExpired, true), "seed {seed}");
                         expired += 1;
                     }
                 }
             }
         }
         assert!(again > 1_000 && expired > 1_000, "{again} came again, {expired} were too old");
+    }
+
+    /// A request that waits is answered however many others come before it, as long as they are of few sessions.
+    #[test]
+    fn who_waits_is_not_forgotten_because_others_are_fast() {
+        let slow = Request { name: Name::single(WriteId([9; 16])), seen: 0, change: Change::Increment { by: 1 } };
+        let named = |cell: &Cell, session: u8, number| {
+            let name = Name { session: WriteId([session; 16]), number };
+            Request { name, seen: cell.version(), change: Change::Increment { by: 1 } }
+        };
+        let Applied::Next(mut cell, done) = Cell::default().apply(&slow) else { panic!("it is new") };
+        let late = named(&cell, 1, 7);
+        for number in 10..1_000 {
+            for session in [2, 3, 4] {
+                let Applied::Next(next, _) = cell.apply(&named(&cell, session, number)) else { panic!("it is new") };
+                cell = next;
+            }
+        }
+        assert_eq!(cell.apply(&slow), Applied::Before(done), "it asks again");
+        assert!(matches!(cell.apply(&late), Applied::Next(..)), "it comes late, for the first time");
+        let stale = named(&Cell::default(), 2, 10);
+        assert_eq!(cell.apply(&stale), Applied::Not(NotDone::SessionExpired), "nobody waits for it any more");
     }
 }

@@ -153,6 +153,47 @@ impl fmt::Debug for WriteId {
     }
 }
 
+/// Names one request to a register across all its attempts, whichever node they go through: which of a session's.
+///
+/// A session has one request at a time under way: whoever asks for the next one has stopped to ask for those before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Name {
+    /// The session, chosen by the client or by the node that it asked.
+    pub session: WriteId,
+    /// Counts its requests, upwards; gaps do no harm.
+    pub number: u64,
+}
+
+impl Name {
+    /// The only request of a session.
+    #[must_use]
+    pub const fn single(session: WriteId) -> Self {
+        Self { session, number: 0 }
+    }
+
+    /// Reads what `Display` writes.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.split_once('.') {
+            None => WriteId::parse_hex(text).map(Self::single),
+            Some((session, number)) => {
+                let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+                let number = is_number.then(|| number.parse().ok()).flatten()?;
+                Some(Self { session: WriteId::parse_hex(session)?, number })
+            }
+        }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.number {
+            0 => write!(f, "{}", self.session),
+            number => write!(f, "{}.{number}", self.session),
+        }
+    }
+}
+
 /// Names one operation inside the cluster, so that replies find the coordinator that waits for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct OpId {

@@ -59,7 +59,7 @@ pub mod view;
 pub mod wire;
 
 pub use bytes::Bytes;
-pub use id::{ClusterId, Epoch, Generation, NodeId, OpId, RequestId, Round, Storage, WriteId};
+pub use id::{ClusterId, Epoch, Generation, Name, NodeId, OpId, RequestId, Round, Storage, WriteId};
 pub use lift::{Event, EventKind, Op, Outcome, Record};
 pub use node::{Input, Node};
 pub use outbox::{Output, PersistId};

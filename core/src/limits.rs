@@ -15,9 +15,11 @@ pub const SIBLINGS: usize = 8;
 /// Superseded writes that a key remembers, so that a late copy of one does not come back. Beyond: the oldest is
 /// forgotten, and a copy of it that comes later than that appears as a sibling.
 pub const SUPERSEDED: usize = 8;
-/// Results of requests that a register remembers. Beyond: the oldest is forgotten, and a retry that is older than that is
-/// refused as `SESSION_EXPIRED`.
-pub const RESULTS: usize = 16;
+/// Sessions whose latest result a register remembers. Beyond: the one that was silent for longest is forgotten, and a retry
+/// that is older than that is refused as `SESSION_EXPIRED`.
+pub const RESULTS: usize = 64;
+/// Requests to one register that are decided in one round. The others wait for the next.
+pub const ROUND: usize = 16;
 /// Attempts of requests that an owner remembers to have been asked for, so that it takes in a copy of none. Beyond: the
 /// oldest is forgotten.
 pub const RECENT: usize = 4_096;

@@ -309,7 +309,7 @@ fn registers_of_survivors_live_on_with_versions_above_all_before() {
     use qunlong_core::cell::{Change, When};
     use qunlong_core::registers;
     let change =
-        |n: usize, change: Change| registers::Op::Change { key: key(n), change, id: None, seen: 0, within: None };
+        |n: usize, change: Change| registers::Op::Change { key: key(n), change, name: None, seen: 0, within: None };
     let set = |n, value: &str, when| change(n, Change::Put { value: Bytes::from(value), when });
     for (seed, servers, survivors) in [(1, 5, 2), (5, 7, 3)] {
         let mut sim = cluster(seed, servers as u8);

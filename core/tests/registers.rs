@@ -7,7 +7,7 @@ use qunlong_core::sim::cluster::Sim;
 use qunlong_core::topology::{self, Step};
 use qunlong_core::trace::Level;
 use qunlong_core::wire::Envelope;
-use qunlong_core::{Bytes, Duration, Epoch, NodeId, OpId, Refusal, RequestId, WriteId};
+use qunlong_core::{Bytes, Duration, Epoch, Name, NodeId, OpId, Refusal, RequestId, WriteId};
 
 fn cluster(seed: u64, servers: u8) -> Sim {
     let mut sim = Sim::with(seed, servers, 0, 3, |config| config.autopilot.enabled = false);
@@ -33,7 +33,7 @@ fn ask(sim: &mut Sim, place: usize, op: Op) -> Result<Outcome, Refusal> {
 }
 
 fn change(key: &str, change: Change) -> Op {
-    Op::Change { key: Bytes::from(key), change, id: None, seen: 0, within: None }
+    Op::Change { key: Bytes::from(key), change, name: None, seen: 0, within: None }
 }
 
 fn put(key: &str, value: &str, when: When) -> Op {
@@ -136,24 +136,25 @@ fn preferred(sim: &Sim, key: &str) -> usize {
 #[test]
 fn a_request_is_carried_out_once() {
     let mut sim = cluster(3, 3);
-    let named = |seen| Op::Change {
+    let named = |session: u8, by| Op::Change {
         key: Bytes::from("n"),
-        change: Change::Increment { by: 5 },
-        id: Some(WriteId([7; 16])),
-        seen,
+        change: Change::Increment { by },
+        name: Some(Name::single(WriteId([session; 16]))),
+        seen: 0,
         within: None,
     };
-    let first = ask(&mut sim, 0, named(0));
-    assert_eq!(ask(&mut sim, 1, named(0)), first);
-    for _ in 0..10 {
+    let first = ask(&mut sim, 0, named(200, 5));
+    assert_eq!(ask(&mut sim, 1, named(200, 5)), first);
+    for _ in 0..100 {
         ask(&mut sim, 2, add("n", 1)).expect("done");
     }
-    assert_eq!(ask(&mut sim, 2, named(0)), first, "still remembered");
-    for _ in 0..10 {
-        ask(&mut sim, 2, add("n", 1)).expect("done");
+    assert_eq!(ask(&mut sim, 2, named(200, 5)), first, "others are fast: it is remembered");
+    for session in 0..64 {
+        let Op::Change { key, change, name, within, .. } = named(session, 1) else { panic!("a change") };
+        ask(&mut sim, 1, Op::Change { key, change, name, seen: 101, within }).expect("done");
     }
-    assert_eq!(ask(&mut sim, 2, named(0)), Err(Refusal::SessionExpired { version: 21 }));
-    assert_eq!(get(&mut sim, 1, "n"), (Some(Bytes::from("25")), 21));
+    assert_eq!(ask(&mut sim, 2, named(200, 5)), Err(Refusal::SessionExpired { version: 165 }), "others are many");
+    assert_eq!(get(&mut sim, 1, "n"), (Some(Bytes::from("169")), 165));
 }
 
 #[test]
@@ -291,4 +292,36 @@ fn a_repeated_refusal_says_nothing_of_a_later_attempt() {
         }
     }
     assert_eq!(attempts, [1, 2]);
+}
+
+/// The proposer that everybody asks is killed. Whoever waited for it asks another one as soon as the links close, and every
+/// request is carried out, however many of the others are faster.
+#[test]
+fn when_the_proposer_is_killed_nobody_waits_long_and_nothing_is_unknown() {
+    const CLIENTS: usize = 40;
+    for seed in 1..=5 {
+        let mut sim = cluster(seed, 5);
+        let killed = preferred(&sim, "n");
+        let others: Vec<usize> = (0..5).filter(|&place| place != killed).collect();
+        let ask_again = |sim: &mut Sim, client: usize| (client, begin(sim, others[client % 4], add("n", 1)), sim.now());
+        let mut open: Vec<_> = (0..CLIENTS).map(|client| ask_again(&mut sim, client)).collect();
+        let (mut done, mut longest, mut is_killed) = (0, Duration::ZERO, false);
+        while done < 4_000 {
+            sim.run_for(Duration::millis(1));
+            if done > 1_500 && !is_killed {
+                sim.crash(killed);
+                is_killed = true;
+            }
+            for slot in &mut open {
+                let (client, id, since) = *slot;
+                if let Some(reply) = sim.take_reply(id) {
+                    assert!(reply.is_ok(), "seed {seed}, client {client} after {done}: {reply:?}");
+                    longest = longest.max(sim.now().since(since));
+                    done += 1;
+                    *slot = ask_again(&mut sim, client);
+                }
+            }
+        }
+        assert!(longest < Duration::millis(250), "seed {seed}: somebody waited for {longest:?}");
+    }
 }

@@ -3,13 +3,13 @@
 //! **What may be said.** An answer of *done* may come from any attempt. That nothing was done, and will not be, may be
 //! said only if every owner that was asked has said so: one that was silent may still do it. Otherwise it is *unknown*.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use super::recent::Attempt;
 use super::{Ask, Event, Msg, Op, Outcome, Registers, Timer};
 use crate::bytes::Bytes;
-use crate::id::{NodeId, OpId, RequestId, WriteId};
+use crate::id::{Name, NodeId, OpId, RequestId, WriteId};
 use crate::limits;
 use crate::protocol::{Ctx, Effects};
 use crate::quorum::majority;
@@ -28,6 +28,12 @@ pub(super) struct Coordinator {
     seq: u64,
     /// Versions of registers that this node was told of, the newest and those before them.
     known: (BTreeMap<Bytes, u64>, BTreeMap<Bytes, u64>),
+    /// Of each register, which of this node's sessions have a request under way.
+    busy: BTreeMap<Bytes, BTreeSet<u16>>,
+    /// What the names of this boot's sessions begin with.
+    sessions: Option<[u8; 16]>,
+    /// Peers whose link has closed since it was last open.
+    gone: BTreeSet<NodeId>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -43,8 +49,8 @@ struct Pending {
     asked: Option<NodeId>,
     /// Whether another one never did: it may still do it, or have done it.
     silent: bool,
-    /// Whether nobody but this node can ask for it under its name.
-    minted: bool,
+    /// The session of this node that it is of: nobody but this node can ask for it under its name.
+    lane: Option<u16>,
 }
 
 impl Coordinator {
@@ -53,15 +59,15 @@ impl Coordinator {
     }
 
     pub(super) fn on_op(&mut self, cx: &mut Ctx<'_>, id: RequestId, op: Op, fx: &mut Effects<Registers>) {
-        let (key, ask, minted, within) = match op {
-            Op::Get { key, within } => (key, Ask::Read, false, within),
-            Op::Change { key, change, id: Some(id), seen, within } => {
-                (key, Ask::Change { id, seen, change }, false, within)
+        let (key, mut ask, is_named, within) = match op {
+            Op::Get { key, within } => (key, Ask::Read, true, within),
+            Op::Change { key, change, name: Some(name), seen, within } => {
+                (key, Ask::Change { name, seen, change }, true, within)
             }
-            Op::Change { key, change, id: None, seen, within } => {
+            Op::Change { key, change, name: None, seen, within } => {
                 // A name that was never used: whatever this node knows of the register was before.
-                let (id, seen) = (WriteId(cx.rng.next_bytes()), self.known_of(&key).max(seen));
-                (key, Ask::Change { id, seen, change }, true, within)
+                let seen = self.known_of(&key).max(seen);
+                (key, Ask::Change { name: Name::default(), seen, change }, false, within)
             }
         };
         let refusal = if self.pending.len() >= limits::PENDING_OPERATIONS {
@@ -74,9 +80,13 @@ impl Coordinator {
             return fx.finish_now(id, Err(refusal));
         }
         self.seq += 1;
+        let lane = (!is_named).then(|| self.take_lane(&key));
+        if let (Some(lane), Ask::Change { name, .. }) = (lane, &mut ask) {
+            *name = Name { session: self.session(cx, lane), number: self.seq };
+        }
         let deadline = cx.now.mono + within.unwrap_or(cx.config.kv.deadline).min(limits::DEADLINE_MAX);
         fx.arm(deadline.since(cx.now.mono) + GRACE, Timer::Deadline(self.seq));
-        let pending = Pending { id, key, ask, deadline, attempts: 0, turn: 0, asked: None, silent: false, minted };
+        let pending = Pending { id, key, ask, deadline, attempts: 0, turn: 0, asked: None, silent: false, lane };
         self.pending.insert(self.seq, pending);
         self.ask_next(cx, self.seq, fx);
     }
@@ -84,7 +94,7 @@ impl Coordinator {
     /// Asks the owner whose turn it is to propose.
     fn ask_next(&mut self, cx: &Ctx<'_>, seq: u64, fx: &mut Effects<Registers>) {
         let Some(pending) = self.pending.get_mut(&seq) else { return };
-        let owners = preferred(cx, &pending.key, matches!(pending.ask, Ask::Read));
+        let owners = preferred(cx, &pending.key, &self.gone, matches!(pending.ask, Ask::Read));
         let Some(&to) = owners.get(pending.turn % owners.len().max(1)) else { return };
         pending.attempts += 1;
         let (attempt, ask) = (pending.attempts, pending.ask.clone());
@@ -128,13 +138,13 @@ impl Coordinator {
                 return fx.arm(AGAIN, Timer::Silent(op.seq));
             }
             // No attempt has done it, and every copy of one will be refused as well.
-            Refusal::SessionExpired { version } if pending.minted && !pending.silent && in_time => {
+            Refusal::SessionExpired { version } if pending.lane.is_some() && !pending.silent && in_time => {
                 if let Ask::Change { seen, .. } = &mut pending.ask {
                     *seen = version;
                 }
                 return self.ask_next(cx, op.seq, fx);
             }
-            Refusal::SessionExpired { .. } if !pending.minted => refusal,
+            Refusal::SessionExpired { .. } if pending.lane.is_none() => refusal,
             refusal if is_read || !pending.silent => refusal,
             _ => Refusal::TimeoutUnknown { acked: 0, needed: needed(cx) },
         };
@@ -162,6 +172,50 @@ impl Coordinator {
         self.finish(cx, seq, Err(refusal), fx);
     }
 
+    /// A link has closed: whoever was asked over it may have died, and another one is asked at once. Or it is open again.
+    pub(super) fn on_link(&mut self, cx: &Ctx<'_>, peer: NodeId, up: bool, fx: &mut Effects<Registers>) {
+        if up {
+            self.gone.remove(&peer);
+            return;
+        }
+        if cx.view.chosen.as_ref().is_some_and(|chosen| chosen.config.seats(peer)) {
+            self.gone.insert(peer);
+        }
+        let asked: Vec<u64> =
+            self.pending.iter().filter(|(_, pending)| pending.asked == Some(peer)).map(|(&seq, _)| seq).collect();
+        for seq in asked {
+            if let Some(pending) = self.pending.get_mut(&seq) {
+                // It is the last in the order now.
+                pending.turn = 0;
+            }
+            self.ask_next(cx, seq, fx);
+        }
+    }
+
+    /// The lowest session of this node that has no request to the register under way.
+    fn take_lane(&mut self, key: &Bytes) -> u16 {
+        let busy = self.busy.entry(key.clone()).or_default();
+        let lane = (0..u16::MAX).find(|lane| !busy.contains(lane)).unwrap_or(u16::MAX);
+        busy.insert(lane);
+        lane
+    }
+
+    fn free_lane(&mut self, key: &Bytes, lane: u16) {
+        if let Some(busy) = self.busy.get_mut(key) {
+            busy.remove(&lane);
+            if busy.is_empty() {
+                self.busy.remove(key);
+            }
+        }
+    }
+
+    fn session(&mut self, cx: &mut Ctx<'_>, lane: u16) -> WriteId {
+        let mut session = *self.sessions.get_or_insert_with(|| cx.rng.next_bytes());
+        let [high, low] = lane.to_be_bytes();
+        (session[14], session[15]) = (session[14] ^ high, session[15] ^ low);
+        WriteId(session)
+    }
+
     fn known_of(&self, key: &Bytes) -> u64 {
         let (newest, before) = &self.known;
         newest.get(key).or_else(|| before.get(key)).copied().unwrap_or(0)
@@ -177,6 +231,7 @@ impl Coordinator {
 
     /// Another epoch is in force: whoever was asked may be no owner any more.
     pub(super) fn on_epoch(&mut self, cx: &Ctx<'_>, fx: &mut Effects<Registers>) {
+        self.gone.retain(|&node| cx.view.chosen.as_ref().is_some_and(|chosen| chosen.config.seats(node)));
         for (&seq, pending) in &self.pending {
             let owns =
                 |node| cx.view.chosen.as_ref().is_some_and(|chosen| chosen.owners_of(&pending.key).contains(node));
@@ -188,6 +243,9 @@ impl Coordinator {
 
     fn finish(&mut self, cx: &Ctx<'_>, seq: u64, result: Result<Outcome, Refusal>, fx: &mut Effects<Registers>) {
         let Some(pending) = self.pending.remove(&seq) else { return };
+        if let Some(lane) = pending.lane {
+            self.free_lane(&pending.key, lane);
+        }
         fx.disarm(Timer::Deadline(seq));
         fx.disarm(Timer::Silent(seq));
         let refusal = result.as_ref().err().cloned();
@@ -205,13 +263,13 @@ impl Coordinator {
     }
 }
 
-/// The owners in the order in which everybody asks them: those of now that seem alive first. A read may begin anywhere, so
+/// The owners in the order in which everybody asks them: those of now that seem alive and are at hand first. A read may begin anywhere, so
 /// it begins here if this node is an owner.
-fn preferred(cx: &Ctx<'_>, key: &[u8], is_read: bool) -> Vec<NodeId> {
+fn preferred(cx: &Ctx<'_>, key: &[u8], gone: &BTreeSet<NodeId>, is_read: bool) -> Vec<NodeId> {
     let Some(chosen) = &cx.view.chosen else { return Vec::new() };
     let owners = chosen.owners_of(key);
     let mut all: Vec<NodeId> = owners.all().collect();
-    let seems_alive = |owner: NodeId| owner == cx.me || cx.view.seems_alive(owner);
+    let seems_alive = |owner: NodeId| owner == cx.me || cx.view.seems_alive(owner) && !gone.contains(&owner);
     all.sort_by_key(|&owner| {
         let elsewhere = is_read && owner != cx.me;
         (!owners.current.contains(&owner), !seems_alive(owner), cx.view.is_drowsy(owner), elsewhere)

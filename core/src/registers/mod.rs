@@ -24,11 +24,12 @@
 //! durable before any answer that speaks of it. A condition that failed is answered only after a round or a read that
 //! proves the content it failed on. An owner takes part in no epoch but its own, and without its storage in none.
 //!
-//! **Exactly once.** The content carries the results of the latest requests, so a request that comes again, through
-//! whomever, finds its own. How far back they reach is bounded. A request therefore says up to which version it was
+//! **Exactly once.** The content carries the latest result of each session ([`crate::cell`]), so a request that comes again,
+//! through whomever, finds its own. How many are kept is bounded. A request therefore says up to which version it was
 //! certainly not carried out (*seen*): the client knew that version before it asked, or a proposer has looked through a
 //! chosen content of that version meanwhile. If more than that is forgotten, nobody knows, and it is refused. A coordinator
-//! whose only attempt was refused so knows better, and asks again with the version it was told.
+//! whose only attempt was refused so knows better, and asks again with the version it was told. It numbers the requests of
+//! clients that do not: as few sessions as it has requests for one register at a time.
 //!
 //! **Change of owners**: while it is under way every quorum is a majority of both groups, and every register is *read*
 //! once (`moving.rs`), for a read in the joint epoch leaves the value with majorities of both.
@@ -51,7 +52,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bytes::Bytes;
 use crate::cell::{Cell, Change};
-use crate::id::{Epoch, NodeId, OpId, RequestId, WriteId};
+use crate::id::{Epoch, Name, NodeId, OpId, RequestId};
 use crate::paxos::{Accepted, Acceptor, Ballot};
 use crate::placement::Partition;
 use crate::protocol::{Ctx, Effects, Protocol};
@@ -81,7 +82,7 @@ pub enum Ask {
     /// Change it.
     Change {
         /// The same in all attempts.
-        id: WriteId,
+        name: Name,
         /// A version up to which it was certainly not carried out.
         seen: u64,
         /// What is wanted.
@@ -268,7 +269,7 @@ pub enum Op {
         /// What is wanted.
         change: Change,
         /// The request's name, for a client that may ask again; minted here where it is `None`.
-        id: Option<WriteId>,
+        name: Option<Name>,
         /// A version of the register that the client knew before it first asked under this name; 0 for none.
         seen: u64,
         /// The deadline.
@@ -289,7 +290,7 @@ pub enum Outcome {
     /// It was changed, now or by an earlier attempt of the same request.
     Changed {
         /// The request's name.
-        id: WriteId,
+        name: Name,
         /// The version that it made.
         version: u64,
         /// The sum, if it was an increment.
@@ -539,6 +540,10 @@ impl Protocol for Registers {
             return fx.finish_now(id, Err(Refusal::StorageLost));
         }
         self.coordinator.on_op(cx, id, op, fx);
+    }
+
+    fn on_link(&mut self, cx: &mut Ctx<'_>, peer: NodeId, up: bool, fx: &mut Effects<Self>) {
+        self.coordinator.on_link(cx, peer, up, fx);
     }
 
     fn on_view(&mut self, cx: &mut Ctx<'_>, fx: &mut Effects<Self>) {

@@ -197,7 +197,7 @@ impl Proposers {
         let Some(chosen) = &cx.view.chosen else { return };
         let Some(quorum) = quorum(chosen, key) else { return };
         let Some(hot) = self.keys.get_mut(key).filter(|hot| hot.round.is_none() && !hot.rests) else { return };
-        let takers = hot.waiting.len().min(limits::RESULTS);
+        let takers = hot.waiting.len().min(limits::ROUND);
         let takers = hot.waiting.drain(..takers).collect();
         let takers = self.expire(cx, takers, fx);
         if takers.is_empty() {
@@ -589,8 +589,8 @@ impl Waiting {
 
     /// If it was certainly not carried out up to this version of the register, notes that. Only of a content that is chosen.
     fn look_through(&mut self, chosen: &Cell) {
-        if let Ask::Change { id, seen, .. } = &mut self.ask
-            && chosen.has_not(*id, *seen)
+        if let Ask::Change { name, seen, .. } = &mut self.ask
+            && chosen.has_not(*name, *seen)
         {
             *seen = chosen.version().max(*seen);
         }
@@ -598,18 +598,18 @@ impl Waiting {
 
     /// Whether so much is forgotten in a content that was chosen that nobody can know any more whether it was carried out.
     fn is_expired(&self, chosen: &Cell) -> Option<Refusal> {
-        let Ask::Change { id, seen, .. } = &self.ask else { return None };
-        chosen.is_forgotten(*id, *seen).then(|| Refusal::SessionExpired { version: chosen.version() })
+        let Ask::Change { name, seen, .. } = &self.ask else { return None };
+        chosen.is_forgotten(*name, *seen).then(|| Refusal::SessionExpired { version: chosen.version() })
     }
 
     /// Acts on the content, and notes what it is to be told.
     fn apply(&mut self, cell: &mut Cell) {
-        let Ask::Change { id, seen, change } = &self.ask else {
+        let Ask::Change { name, seen, change } = &self.ask else {
             self.answer = Some(Ok(Outcome::Read { value: cell.value().cloned(), version: cell.version() }));
             return;
         };
-        let request = Request { id: *id, seen: *seen, change: change.clone() };
-        let changed = |done: Done| Ok(Outcome::Changed { id: *id, version: done.version, number: done.number });
+        let request = Request { name: *name, seen: *seen, change: change.clone() };
+        let changed = |done: Done| Ok(Outcome::Changed { name: *name, version: done.version, number: done.number });
         self.answer = Some(match cell.apply(&request) {
             Applied::Next(next, done) => {
                 *cell = next;

@@ -28,7 +28,7 @@ use super::plan::{Action, Context, Move, Place, Plan, Registers, Step, World};
 use crate::bytes::Bytes;
 use crate::cell::{self, When};
 use crate::config::{AutopilotConfig, Config, Tabs};
-use crate::id::{RequestId, WriteId};
+use crate::id::{Name, RequestId, WriteId};
 use crate::kv::{self, WriteContext};
 use crate::lift::{Event, EventKind, Op, Outcome};
 use crate::member::{Class, State};
@@ -499,8 +499,8 @@ impl<'w> Run<'w> {
             }
         };
         // Only what may be repeated has a name of its own.
-        let id = (put.key >= REPEATED).then_some(put.write);
-        let op = registers::Op::Change { key: name(put.key), change, id, seen: put.known, within: None };
+        let name_of = (put.key >= REPEATED).then_some(Name::single(put.write));
+        let op = registers::Op::Change { key: name(put.key), change, name: name_of, seen: put.known, within: None };
         if let Some(id) = self.sim.request(place, Op::Registers(op)) {
             let number = self.ledger.asked(put.key, Call::Change(write, put.change));
             self.open.insert(id, Asked::Register { key: put.key, number, client: put.client });

@@ -266,7 +266,7 @@ fn is_gossip(input: &Input) -> bool {
 /// A cluster in which everything has happened that nodes tell each other about.
 fn add(key: &str) -> registers::Op {
     let change = Change::Increment { by: 3 };
-    registers::Op::Change { key: Bytes::from(key), change, id: None, seen: 0, within: None }
+    registers::Op::Change { key: Bytes::from(key), change, name: None, seen: 0, within: None }
 }
 
 fn eventful() -> World {

@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use qunlong_core::cell::{Applied, Cell, Change, Done, Request};
 use qunlong_core::paxos::{Acceptor, Ballot, Next, Proposer, Read, Reader};
 use qunlong_core::quorum::Tally;
-use qunlong_core::{Bytes, Generation, NodeId, WriteId};
+use qunlong_core::{Bytes, Generation, Name, NodeId, WriteId};
 use stateright::{Model, Property};
 
 use super::{prove, refute};
@@ -147,7 +147,7 @@ impl Register {
         let letter = Self::letter(n, asker.change);
         let attempt = if self.mistake == Mistake::RetryRenamed { asker.attempts as u8 } else { 0 };
         let id = WriteId([letter, attempt, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-        Request { id, seen: 0, change: Change::Append { suffix: Bytes::from([letter].as_slice()) } }
+        Request { name: Name::single(id), seen: 0, change: Change::Append { suffix: Bytes::from([letter].as_slice()) } }
     }
 
     fn begin(&self, world: &mut World, n: usize) -> Option<()> {

@@ -30,7 +30,7 @@ use super::{App, value_of, wants_json, within};
 
 const CONTEXT: HeaderName = HeaderName::from_static("qunlong-context");
 pub(super) const OUTCOME: HeaderName = HeaderName::from_static("qunlong-outcome");
-const REQUEST_ID: HeaderName = HeaderName::from_static("qunlong-request-id");
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("qunlong-request-id");
 
 /// Options of a request.
 #[derive(Debug, Deserialize)]
@@ -203,7 +203,7 @@ fn write_context(headers: &HeaderMap) -> Result<WriteContext, Response> {
     }
 }
 
-pub(super) fn write_id(headers: &HeaderMap) -> Result<Option<WriteId>, Response> {
+fn write_id(headers: &HeaderMap) -> Result<Option<WriteId>, Response> {
     let Some(text) = headers.get(&REQUEST_ID) else { return Ok(None) };
     let id = text.to_str().ok().and_then(WriteId::parse_hex);
     let bad = || error(StatusCode::BAD_REQUEST, "BAD_REQUEST_ID", "qunlong-request-id is 32 hexadecimal digits");

@@ -8,7 +8,8 @@
 //!
 //! A condition that does not hold is answered 412 with the version that there is. A client that may ask again names its
 //! request with `qunlong-request-id`, the same in all attempts, and says with `qunlong-seen` which version it knew before the
-//! first: then it is carried out once, through whichever node it comes.
+//! first: then it is carried out once, through whichever node it comes. The name is 32 hexadecimal digits of its own for
+//! each request, or those of a session, a dot and a number that counts the session's requests, one at a time.
 
 #![expect(clippy::result_large_err, reason = "an error here is the finished answer")]
 
@@ -22,12 +23,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use qunlong_core::cell::{Change, When};
 use qunlong_core::registers::{Op as RegisterOp, Outcome as RegisterOutcome};
-use qunlong_core::{Op, Outcome, Refusal};
+use qunlong_core::{Name, Op, Outcome, Refusal};
 use serde::Deserialize;
 use serde_json::json;
 
 use super::error::{error, refused};
-use super::kv::{OUTCOME, mixed_up, write_id};
+use super::kv::{OUTCOME, REQUEST_ID, mixed_up};
 use super::{App, value_of, wants_json, within};
 
 const SEEN: HeaderName = HeaderName::from_static("qunlong-seen");
@@ -125,10 +126,10 @@ async fn change(
     options: &Options,
     headers: &HeaderMap,
 ) -> Result<Response, Response> {
-    let (id, seen) = (write_id(headers)?, seen(headers)?);
-    let op = RegisterOp::Change { key: key.into(), change, id, seen, within: within(options.timeout) };
-    let RegisterOutcome::Changed { id, version, number } = ask(app, op).await? else { return Err(mixed_up()) };
-    let mut body = json!({ "outcome": "done", "version": version, "request_id": id });
+    let (name, seen) = (name(headers)?, seen(headers)?);
+    let op = RegisterOp::Change { key: key.into(), change, name, seen, within: within(options.timeout) };
+    let RegisterOutcome::Changed { name, version, number } = ask(app, op).await? else { return Err(mixed_up()) };
+    let mut body = json!({ "outcome": "done", "version": version, "request_id": name.to_string() });
     if let Some(number) = number {
         body["number"] = json!(number);
     }
@@ -173,6 +174,13 @@ fn condition(headers: &HeaderMap) -> Result<When, Response> {
         }
         (Some(_), Some(_)) => Err(bad("one condition at a time")),
     }
+}
+
+fn name(headers: &HeaderMap) -> Result<Option<Name>, Response> {
+    let Some(text) = headers.get(&REQUEST_ID) else { return Ok(None) };
+    let name = text.to_str().ok().and_then(Name::parse);
+    let bad = "qunlong-request-id is 32 hexadecimal digits, and for a session's n-th request .n behind them";
+    name.map(Some).ok_or_else(|| error(StatusCode::BAD_REQUEST, "BAD_REQUEST_ID", bad))
 }
 
 fn seen(headers: &HeaderMap) -> Result<u64, Response> {

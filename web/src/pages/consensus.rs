@@ -58,7 +58,8 @@ pub fn ConsensusPage(screen: &Screen) -> Html {
             });
         })
     };
-    let change = |what: Change| Op::Change { key: key.as_str().into(), change: what, id: None, seen: 0, within: None };
+    let change =
+        |what: Change| Op::Change { key: key.as_str().into(), change: what, name: None, seen: 0, within: None };
     let go = |op: Op, times: usize| {
         let (ask, has_key) = (ask.clone(), !key.is_empty());
         move |_: MouseEvent| {
