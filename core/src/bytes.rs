@@ -8,6 +8,8 @@ use core::ops::Deref;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::key::{Place, place_of};
+
 /// A value or a key. Reads as `[u8]`; text stays text where people read along (JSON).
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bytes(Arc<[u8]>);
@@ -45,9 +47,12 @@ impl From<Vec<u8>> for Bytes {
     }
 }
 
-/// As text where it is text.
+/// As text where it is text. A key of a namespace as people write it: `orders/42`.
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(Place { name: Some(name), key, .. }) = place_of(self) {
+            return write!(f, "{name}/{}", Self::from(key));
+        }
         match core::str::from_utf8(self) {
             Ok(text) => f.write_str(text),
             Err(_) => self.iter().try_for_each(|byte| write!(f, "{byte:02x}")),
@@ -57,6 +62,9 @@ impl fmt::Display for Bytes {
 
 impl fmt::Debug for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.first() == Some(&0) {
+            return write!(f, "\"{self}\"");
+        }
         match core::str::from_utf8(self) {
             Ok(text) => write!(f, "{text:?}"),
             Err(_) => write!(f, "{:02x?}", &self.0),

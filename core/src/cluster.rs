@@ -9,6 +9,9 @@
 //!   epoch e+1    {current: A, next: B}      joint: whatever is decided or stored needs A and B
 //!   epoch e+2    {current: B}               settled again; or {current: A} where the change was given up
 //! ```
+//!
+//! A namespace is created in one step, from one settled configuration to the next: the owners of all that there is stay
+//! the same, and of what is to come nobody holds anything.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -18,8 +21,10 @@ use serde::{Deserialize, Serialize};
 use crate::id::{ClusterId, Epoch, NodeId, Storage};
 use crate::limits;
 use crate::member::Class;
+use crate::namespace::{Copies, Namespace, Namespaces};
 use crate::placement::{PARTITIONS, Partition, Placement};
 use crate::quorum::Tally;
+use crate::refusal::Refusal;
 use crate::roster::{Roster, Seat, choose_voters};
 
 /// A new cluster that lives on another one's data begins so many epochs later.
@@ -37,15 +42,17 @@ pub struct ClusterConfig {
     pub recovers: Option<ClusterId>,
     /// Its number; a larger one replaces a smaller one.
     pub epoch: Epoch,
-    /// N: copies of each key.
+    /// N: copies of each key, but for namespaces with a number of their own.
     pub replicas: u8,
+    /// The namespaces, each with its guarantee.
+    pub namespaces: Namespaces,
     /// Who owns and votes.
     pub current: Roster,
     /// Who is to own and vote next, while the change is under way.
     pub next: Option<Roster>,
-    /// Per partition, the settled epoch since which its owners have been the same. Whoever has not known that epoch,
-    /// or the joint one before it, cannot have taken part in handing the partition over.
-    pub since: Vec<Epoch>,
+    /// Per class and partition, the settled epoch since which its owners have been the same. Whoever has not known that
+    /// epoch, or the joint one before it, cannot have taken part in handing the partition over.
+    pub since: BTreeMap<u8, Vec<Epoch>>,
     /// Who had a seat and lost it, oldest first, at most [`limits::RETIRED`]. Under the same name only the same storage
     /// may come back: another one would not know which names it has given to writes.
     pub retired: Vec<(NodeId, Storage)>,
@@ -55,17 +62,62 @@ impl ClusterConfig {
     /// The first of a cluster.
     #[must_use]
     pub fn first(cluster: ClusterId, replicas: u8, roster: Roster) -> Self {
-        let since = alloc::vec![Epoch(1); usize::from(PARTITIONS)];
         Self {
             cluster,
             recovers: None,
             epoch: Epoch(1),
             replicas,
+            namespaces: Namespaces::default(),
             current: roster,
             next: None,
-            since,
+            since: BTreeMap::from([(0, alloc::vec![Epoch(1); usize::from(PARTITIONS)])]),
             retired: Vec::new(),
         }
+    }
+
+    /// How many copies there are of keys.
+    #[must_use]
+    pub fn copies(&self) -> Copies {
+        self.namespaces.copies(self.replicas)
+    }
+
+    /// Who owns what by one of its rosters, or by one that is wished for.
+    #[must_use]
+    pub fn placement(&self, roster: &Roster) -> Placement {
+        Placement::new(roster, &self.copies())
+    }
+
+    /// Every partition that there is.
+    pub fn partitions(&self) -> impl Iterator<Item = Partition> + use<> {
+        self.copies().partitions()
+    }
+
+    /// Since when a partition's owners have been the same.
+    #[must_use]
+    pub fn since(&self, partition: Partition) -> Epoch {
+        let class = self.since.get(&partition.class());
+        class.and_then(|slots| slots.get(usize::from(partition.slot()))).copied().unwrap_or_default()
+    }
+
+    /// The settled configuration that follows a settled one when a namespace is created. Nobody holds anything of it, so
+    /// nothing has to be taken over.
+    ///
+    /// # Errors
+    ///
+    /// If the namespace cannot be, if there are fewer members than it is to have copies, or while a change is under way.
+    pub fn create(&self, name: &str, namespace: Namespace) -> Result<Self, Refusal> {
+        if self.next.is_some() {
+            return Err(Refusal::ConfigChangeInProgress { epoch: self.epoch });
+        }
+        let namespaces = self.namespaces.with(name, namespace)?;
+        if usize::from(namespace.replicas) > self.current.owners().count() {
+            return Err(Refusal::TooFewMembers { replicas: namespace.replicas });
+        }
+        let (epoch, mut since) = (self.epoch.next(), self.since.clone());
+        for (class, _) in namespaces.copies(self.replicas).classes() {
+            since.entry(class).or_insert_with(|| alloc::vec![epoch; usize::from(PARTITIONS)]);
+        }
+        Ok(Self { epoch, namespaces, since, ..self.clone() })
     }
 
     /// Whether the parts fit together; a config from a peer is checked before it is believed.
@@ -74,8 +126,10 @@ impl ClusterConfig {
         (1..=limits::REPLICAS).contains(&self.replicas)
             && self.epoch > Epoch(0)
             && self.retired.len() <= limits::RETIRED
-            && self.since.len() == usize::from(PARTITIONS)
-            && self.since.iter().all(|&since| since <= self.epoch)
+            && self.namespaces.is_sound()
+            && self.since.keys().copied().eq(self.copies().classes().map(|(class, _)| class))
+            && self.since.values().all(|slots| slots.len() == usize::from(PARTITIONS))
+            && self.since.values().flatten().all(|&since| since <= self.epoch)
             && self.rosters().all(Roster::is_sound)
             && (self.recovers.is_none() || self.next.as_ref() == Some(&self.current))
     }
@@ -144,8 +198,12 @@ impl ClusterConfig {
     pub fn complete(&self) -> Option<Self> {
         let (epoch, next) = (self.epoch.next(), self.next.clone()?);
         let moved = self.to_take_over();
-        let since = Partition::all().zip(&self.since);
-        let since = since.map(|(partition, &since)| if moved.contains(&partition) { epoch } else { since }).collect();
+        let mut since = self.since.clone();
+        for (&class, slots) in &mut since {
+            for (slot, since) in (0..=u8::MAX).zip(slots) {
+                *since = if moved.contains(&Partition::new(class, slot)) { epoch } else { *since };
+            }
+        }
         let retired = self.retire(&next);
         Some(Self { epoch, recovers: None, current: next, next: None, since, retired, ..self.clone() })
     }
@@ -189,9 +247,10 @@ impl ClusterConfig {
         let voters = choose_voters(&storage, &BTreeSet::new(), |_| true);
         let current = Roster { storage, voters };
         let epoch = Epoch(self.epoch.0.checked_add(FORK)?);
-        let since = alloc::vec![epoch; usize::from(PARTITIONS)];
+        let since = self.since.keys().map(|&class| (class, alloc::vec![epoch; usize::from(PARTITIONS)])).collect();
         let (recovers, next) = (Some(self.cluster), Some(current.clone()));
-        let forked = Self { cluster, recovers, epoch, replicas: self.replicas, current, next, since, retired };
+        let (replicas, namespaces) = (self.replicas, self.namespaces.clone());
+        let forked = Self { cluster, recovers, epoch, replicas, namespaces, current, next, since, retired };
         forked.is_sound().then_some(forked)
     }
 
@@ -201,22 +260,29 @@ impl ClusterConfig {
         if self.next.is_some() {
             return self.complete().as_ref() == Some(successor) || self.abort().as_ref() == Some(successor);
         }
-        let begun = successor.next.as_ref().map(|next| self.begin(next.clone()));
-        successor.is_sound() && begun.as_ref() == Some(successor)
+        let follows = match &successor.next {
+            Some(next) => self.begin(next.clone()) == *successor,
+            None => {
+                let known = |name: &str| self.namespaces.get(name).is_ok();
+                let created = successor.namespaces.iter().find(|(name, _)| !known(name));
+                created.is_some_and(|(name, namespace)| self.create(name, namespace).as_ref() == Ok(successor))
+            }
+        };
+        successor.is_sound() && follows
     }
 
     /// The partitions whose owners to come have to take over: those that move, or, after a lost majority, all.
     #[must_use]
     pub fn to_take_over(&self) -> BTreeSet<Partition> {
-        if self.recovers.is_some() { Partition::all().collect() } else { self.moved() }
+        if self.recovers.is_some() { self.partitions().collect() } else { self.moved() }
     }
 
     /// The partitions that get other owners by the change under way.
     #[must_use]
     pub fn moved(&self) -> BTreeSet<Partition> {
         let Some(next) = &self.next else { return BTreeSet::new() };
-        let (old, new) = (Placement::new(&self.current, self.replicas), Placement::new(next, self.replicas));
-        Partition::all().filter(|&partition| !old.same_owners(&new, partition)).collect()
+        let (old, new) = (self.placement(&self.current), self.placement(next));
+        self.partitions().filter(|&partition| !old.same_owners(&new, partition)).collect()
     }
 }
 
@@ -225,6 +291,7 @@ mod tests {
     use alloc::string::String;
 
     use super::*;
+    use crate::namespace::Mode;
 
     fn roster(nodes: &[u8]) -> Roster {
         let seat = |&n: &u8| {
@@ -268,9 +335,9 @@ mod tests {
         let joint = first().begin(roster(&[1, 2, 3, 4]));
         let (moved, done) = (joint.moved(), joint.complete().expect("joint"));
         assert!(!moved.is_empty() && moved.len() < usize::from(PARTITIONS));
-        for partition in Partition::all() {
+        for partition in done.partitions() {
             let expected = if moved.contains(&partition) { Epoch(3) } else { Epoch(1) };
-            assert_eq!(done.since[usize::from(partition.0)], expected);
+            assert_eq!(done.since(partition), expected);
         }
     }
 
@@ -286,6 +353,24 @@ mod tests {
     }
 
     #[test]
+    fn a_namespace_is_created_in_one_step_and_moves_nothing() {
+        let first = ClusterConfig::first(ClusterId([1; 16]), 3, roster(&[1, 2, 3, 4, 5]));
+        let orders = Namespace { mode: Mode::Consensus, replicas: 5 };
+        let second = first.create("orders", orders).expect("it can be");
+        assert!(second.is_sound() && first.allows(&second) && second.to_take_over().is_empty());
+        assert_eq!((second.since(Partition::new(0, 7)), second.since(Partition::new(5, 7))), (Epoch(1), Epoch(2)));
+        let tampered = ClusterConfig { replicas: 1, ..second.clone() };
+        assert!(!first.allows(&tampered) && !second.allows(&first.begin(roster(&[1, 2, 3]))));
+        let both = second.create("notes", orders).expect("it can be");
+        assert!(!first.allows(&ClusterConfig { epoch: Epoch(2), ..both }), "one at a time");
+        let joint = second.begin(roster(&[1, 2, 3, 4, 6]));
+        assert_eq!(joint.create("more", orders), Err(Refusal::ConfigChangeInProgress { epoch: Epoch(3) }));
+        assert_eq!(joint.complete().map(|done| done.namespaces), Some(second.namespaces.clone()));
+        let seven = Namespace { replicas: 7, ..orders };
+        assert_eq!(first.create("more", seven), Err(Refusal::TooFewMembers { replicas: 7 }));
+    }
+
+    #[test]
     fn what_does_not_fit_together_is_not_believed() {
         assert!(first().is_sound());
         let mut stranger = first();
@@ -294,7 +379,7 @@ mod tests {
         let mut relay_votes = first();
         relay_votes.current.storage.get_mut(&NodeId::small(1)).expect("a seat").weight = 0;
         assert!(!relay_votes.is_sound());
-        assert!(!ClusterConfig { since: Vec::new(), ..first() }.is_sound());
+        assert!(!ClusterConfig { since: BTreeMap::new(), ..first() }.is_sound());
         assert!(!ClusterConfig { recovers: Some(ClusterId([2; 16])), ..first() }.is_sound());
     }
 }

@@ -77,6 +77,10 @@ pub const STORAGE_MEMBERS: usize = 1_024;
 pub const VOTERS: usize = 7;
 /// Former members that a configuration remembers. Beyond: the oldest is forgotten.
 pub const RETIRED: usize = 256;
+/// Namespaces of a cluster. More: refused with `TOO_LARGE`.
+pub const NAMESPACES: usize = 256;
+/// Bytes of a namespace's name.
+pub const NAMESPACE_BYTES: usize = 32;
 /// Bytes of a zone's name.
 pub const ZONE_BYTES: usize = 64;
 /// The heaviest storage member.

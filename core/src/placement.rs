@@ -5,53 +5,82 @@
 //! only its own share. The classical score `-weight / ln(hash)` is computed in fixed point, because floats may
 //! differ between targets and owners must not.
 
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::hash::{hash_bytes, mix};
 use crate::id::NodeId;
 use crate::member::Class;
+use crate::namespace::Copies;
 use crate::roster::{Roster, Seat};
 
-/// Partitions of every cluster. Fixed for good: it is part of every placement.
+/// Partitions of every class of keys. Fixed for good: it is part of every placement.
 pub const PARTITIONS: u16 = 256;
 
-/// A slice of the key space.
+/// A slice of the key space: keys of one class, which have equally many copies, and of those a share by hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Partition(pub u8);
+pub struct Partition(pub u16);
 
 impl Partition {
+    /// One of a class.
+    #[must_use]
+    pub const fn new(class: u8, slot: u8) -> Self {
+        Self(u16::from_be_bytes([class, slot]))
+    }
+
     /// The partition that a key belongs to.
     #[must_use]
     pub fn of(key: &[u8]) -> Self {
-        Self((hash_bytes(key) >> 56) as u8)
+        let class = if let [0, class, ..] = key { *class } else { 0 };
+        Self::new(class, (hash_bytes(key) >> 56) as u8)
     }
 
-    /// All of them.
-    pub fn all() -> impl Iterator<Item = Self> {
-        (0..=u8::MAX).map(Self)
+    /// The number of copies that its keys have, 0 for as many as the cluster has of everything.
+    #[must_use]
+    pub const fn class(self) -> u8 {
+        self.0.to_be_bytes()[0]
+    }
+
+    /// Which of the class.
+    #[must_use]
+    pub const fn slot(self) -> u8 {
+        self.0.to_be_bytes()[1]
+    }
+}
+
+/// Its slot, and, where it is not the cluster's own number, how many copies there are.
+impl fmt::Display for Partition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.class() {
+            0 => write!(f, "{}", self.slot()),
+            copies => write!(f, "{}×{copies}", self.slot()),
+        }
     }
 }
 
 /// The owners of every partition by one roster, best score first.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Placement {
-    owners: Vec<Vec<NodeId>>,
+    /// By class, then by slot.
+    owners: BTreeMap<u8, Vec<Vec<NodeId>>>,
 }
 
 impl Placement {
-    /// Computes the table: `PARTITIONS × members` scores.
+    /// Computes the table: `PARTITIONS × members` scores for each class.
     #[must_use]
-    pub fn new(roster: &Roster, replicas: u8) -> Self {
+    pub fn new(roster: &Roster, copies: &Copies) -> Self {
         let alone = roster.is_tabs_alone();
-        Self { owners: Partition::all().map(|partition| chosen(roster, replicas, alone, partition)).collect() }
+        let of_class = |replicas| (0..=u8::MAX).map(|slot| chosen(roster, replicas, alone, slot)).collect();
+        Self { owners: copies.classes().map(|(class, replicas)| (class, of_class(replicas))).collect() }
     }
 
-    /// The N owners of a partition.
+    /// The N owners of a partition; none if there is no such class.
     #[must_use]
     pub fn owners(&self, partition: Partition) -> &[NodeId] {
-        &self.owners[usize::from(partition.0)]
+        self.owners.get(&partition.class()).map_or(&[], |slots| &slots[usize::from(partition.slot())])
     }
 
     /// The N owners of a key.
@@ -70,9 +99,9 @@ impl Placement {
 
 /// The N members with the best scores, with two rules that bend before they break: no two from one zone while there are
 /// others, and of the tabs only a minority while there are servers.
-fn chosen(roster: &Roster, replicas: u8, tabs_alone: bool, partition: Partition) -> Vec<NodeId> {
+fn chosen(roster: &Roster, replicas: u8, tabs_alone: bool, slot: u8) -> Vec<NodeId> {
     let mut ranked: Vec<(u128, NodeId, &Seat)> =
-        roster.owners().map(|(node, seat)| (score(partition, node, seat.weight), node, seat)).collect();
+        roster.owners().map(|(node, seat)| (score(slot, node, seat.weight), node, seat)).collect();
     ranked.sort_unstable_by(|(a, a_node, _), (b, b_node, _)| (b, b_node).cmp(&(a, a_node)));
     let tabs_max = if tabs_alone { usize::from(replicas) } else { minority(replicas) };
     let mut taken: Vec<(NodeId, &Seat)> = Vec::new();
@@ -96,8 +125,8 @@ fn minority(n: u8) -> usize {
 }
 
 /// `weight / -log2(u)` for a hash `u` in (0, 1), scaled by 2^64.
-fn score(partition: Partition, node: NodeId, weight: u32) -> u128 {
-    let hash = mix(hash_bytes(&node.0) ^ mix(u64::from(partition.0) + 1));
+fn score(slot: u8, node: NodeId, weight: u32) -> u128 {
+    let hash = mix(hash_bytes(&node.0) ^ mix(u64::from(slot) + 1));
     (u128::from(weight) << 64) / u128::from(minus_log2(hash).max(1))
 }
 
@@ -125,6 +154,7 @@ mod tests {
 
     use super::*;
     use crate::id::Storage;
+    use crate::namespace::{Mode, Namespace, Namespaces};
 
     fn seat(weight: u32, class: Class, zone: &str) -> Seat {
         Seat { weight, class, zone: zone.into(), incarnation: Storage::default() }
@@ -140,12 +170,34 @@ mod tests {
     }
 
     fn placement((roster, replicas): &(Roster, u8)) -> Placement {
-        Placement::new(roster, *replicas)
+        of(roster, *replicas)
+    }
+
+    fn of(roster: &Roster, replicas: u8) -> Placement {
+        Placement::new(roster, &Copies::only(replicas))
+    }
+
+    fn all() -> impl Iterator<Item = Partition> {
+        (0..=u8::MAX).map(|slot| Partition::new(0, slot))
+    }
+
+    #[test]
+    fn a_class_with_more_copies_has_the_same_owners_and_more() {
+        let (five, _) = config(&[(1, 1), (2, 1), (3, 1), (4, 1), (5, 1)], 3);
+        let namespace = Namespace { mode: Mode::Consensus, replicas: 5 };
+        let namespaces = Namespaces::default().with("orders", namespace).expect("a good name");
+        let placement = Placement::new(&five, &namespaces.copies(3));
+        for slot in 0..=u8::MAX {
+            let (three, all) = (Partition::new(0, slot), Partition::new(5, slot));
+            assert_eq!(placement.owners(three), &placement.owners(all)[..3]);
+            assert_eq!(placement.owners(all).len(), 5);
+        }
+        assert!(placement.owners(Partition::new(4, 0)).is_empty(), "there is no such class");
     }
 
     fn primaries(config: &(Roster, u8)) -> BTreeMap<NodeId, usize> {
         let placement = placement(config);
-        Partition::all().fold(BTreeMap::new(), |mut counts, partition| {
+        all().fold(BTreeMap::new(), |mut counts, partition| {
             *counts.entry(placement.owners(partition)[0]).or_default() += 1;
             counts
         })
@@ -162,7 +214,7 @@ mod tests {
     #[test]
     fn owners_are_distinct_and_as_many_as_asked_for() {
         let placement = placement(&config(&[(1, 1), (2, 1), (3, 1), (4, 1), (5, 1)], 3));
-        for partition in Partition::all() {
+        for partition in all() {
             let owners: BTreeSet<_> = placement.owners(partition).iter().collect();
             assert_eq!(owners.len(), 3);
         }
@@ -179,7 +231,7 @@ mod tests {
     fn a_newcomer_takes_only_its_share() {
         let before = placement(&config(&[(1, 1), (2, 1), (3, 1)], 1));
         let after = placement(&config(&[(1, 1), (2, 1), (3, 1), (4, 1)], 1));
-        for partition in Partition::all() {
+        for partition in all() {
             let (old, new) = (before.owners(partition)[0], after.owners(partition)[0]);
             assert!(old == new || new == NodeId::small(4), "{partition:?} moved between old members");
         }
@@ -188,7 +240,7 @@ mod tests {
     #[test]
     fn placement_is_pinned_for_all_targets_and_releases() {
         let placement = placement(&config(&[(1, 1), (2, 3), (3, 2), (4, 1)], 3));
-        assert_eq!(crate::hash::hash_of(&placement), 2_955_936_942_363_383_391);
+        assert_eq!(crate::hash::hash_of(&placement.owners[&0]), 2_955_936_942_363_383_391);
     }
 
     #[test]
@@ -196,13 +248,13 @@ mod tests {
         let zones = ["a", "a", "a", "b", "b", "c"];
         let seats = zones.iter().zip(1..).map(|(zone, n)| (n, seat(1, Class::Server, zone)));
         let six = roster(seats);
-        let placement = Placement::new(&six, 3);
-        for partition in Partition::all() {
+        let placement = of(&six, 3);
+        for partition in all() {
             let zones: BTreeSet<&str> =
                 placement.owners(partition).iter().map(|owner| six.storage[owner].zone.as_str()).collect();
             assert_eq!(zones.len(), 3, "{partition:?}");
         }
-        assert_eq!(Placement::new(&six, 5).owners(Partition(7)).len(), 5, "zones give way before copies do");
+        assert_eq!(of(&six, 5).owners(Partition(7)).len(), 5, "zones give way before copies do");
     }
 
     #[test]
@@ -216,10 +268,10 @@ mod tests {
         let mixed = roster((1..=3).map(server).chain((11..=16).map(tab)));
         let few = roster([server(1), tab(11), tab(12)]);
         let alone = roster((11..=13).map(tab));
-        for partition in Partition::all() {
-            assert!(tabs(&mixed, &Placement::new(&mixed, 3), partition) <= 1);
-            assert_eq!(tabs(&few, &Placement::new(&few, 3), partition), 2, "copies before budgets");
-            assert_eq!(tabs(&alone, &Placement::new(&alone, 3), partition), 3);
+        for partition in all() {
+            assert!(tabs(&mixed, &of(&mixed, 3), partition) <= 1);
+            assert_eq!(tabs(&few, &of(&few, 3), partition), 2, "copies before budgets");
+            assert_eq!(tabs(&alone, &of(&alone, 3), partition), 3);
         }
     }
 
@@ -227,7 +279,7 @@ mod tests {
     fn a_server_that_only_relays_owns_nothing() {
         let seats =
             roster([(1, seat(0, Class::Server, "")), (2, seat(1, Class::Tab, "")), (3, seat(1, Class::Tab, ""))]);
-        let placement = Placement::new(&seats, 2);
-        assert!(Partition::all().all(|partition| !placement.owners(partition).contains(&NodeId::small(1))));
+        let placement = of(&seats, 2);
+        assert!(all().all(|partition| !placement.owners(partition).contains(&NodeId::small(1))));
     }
 }

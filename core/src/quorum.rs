@@ -17,13 +17,17 @@ pub const fn majority(n: u8) -> u8 {
 /// How many replicas must answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Level {
-    /// More than half, so that every read meets every acknowledged write.
+    /// What the key's namespace promises: a majority, or, where that is *eventual*, one.
     #[default]
+    Usual,
+    /// More than half, so that every read meets every acknowledged write.
     Majority,
-    /// Exactly this many. Refused below a majority, where the guarantee would be gone.
+    /// Exactly this many. Below a majority the guarantee is gone: only where none is promised.
     Count(u8),
     /// Every one.
     All,
+    /// More than half of the owners in the zone of the node that is asked. Only where nothing more is promised.
+    LocalZone,
 }
 
 impl Level {
@@ -31,10 +35,21 @@ impl Level {
     #[must_use]
     pub fn needed(self, n: u8) -> Option<u8> {
         match self {
-            Self::Majority if planted(Mutant::QuorumOneShort) => Some(majority(n) - 1),
-            Self::Majority => Some(majority(n)),
+            Self::Usual | Self::Majority if planted(Mutant::QuorumOneShort) => Some(majority(n) - 1),
+            Self::Usual | Self::Majority => Some(majority(n)),
             Self::All => Some(n),
             Self::Count(count) => (majority(n) <= count && count <= n).then_some(count),
+            Self::LocalZone => None,
+        }
+    }
+
+    /// The same where no read has to meet any write; `None` also where it is no count of all.
+    #[must_use]
+    pub fn needed_of_any(self, n: u8) -> Option<u8> {
+        match self {
+            Self::Usual => Some(1),
+            Self::Count(count) => (1 <= count && count <= n).then_some(count),
+            Self::Majority | Self::All | Self::LocalZone => self.needed(n),
         }
     }
 }

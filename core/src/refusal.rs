@@ -5,6 +5,7 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Epoch, NodeId, Round};
+use crate::namespace::Mode;
 
 /// The answer to a request that was not done. See [`Refusal::is_definite`] for what may have happened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -116,6 +117,22 @@ pub enum Refusal {
         /// The version that it has.
         version: u64,
     },
+    /// No namespace of this name has been created, as far as the node that was asked knows.
+    NoNamespace,
+    /// The namespace promises something else than what was asked for.
+    WrongMode {
+        /// What it promises.
+        mode: Mode,
+    },
+    /// A namespace of this name is there, and is another one.
+    NamespaceExists {
+        /// What it promises.
+        mode: Mode,
+        /// Its number of copies; 0 for the cluster's.
+        replicas: u8,
+    },
+    /// A namespace cannot be called so, or cannot have so many copies.
+    BadNamespace,
     /// The register holds no number of 64 bits, or would hold none any more.
     NotANumber,
     /// So many changes came since the client saw the register that nobody knows whether this one was among them.
@@ -157,6 +174,10 @@ impl Refusal {
             Self::TooFewMembers { .. } => "TOO_FEW_MEMBERS",
             Self::NoChange => "NO_CHANGE",
             Self::Conflict { .. } => "CONFLICT",
+            Self::NoNamespace => "NO_NAMESPACE",
+            Self::WrongMode { .. } => "WRONG_MODE",
+            Self::NamespaceExists { .. } => "NAMESPACE_EXISTS",
+            Self::BadNamespace => "BAD_NAMESPACE",
             Self::NotANumber => "NOT_A_NUMBER",
             Self::SessionExpired { .. } => "SESSION_EXPIRED",
         }
@@ -263,6 +284,27 @@ impl fmt::Display for Refusal {
             Self::Conflict { version } => {
                 write!(f, "the register is at version {version} and not as the change expects; read it and try again")
             }
+            Self::NoNamespace => f.write_str(
+                "there is no such namespace, or this node has not heard of it yet; create it, and list the namespaces",
+            ),
+            Self::WrongMode { mode: Mode::Consensus } => f.write_str(
+                "the namespace is of mode consensus: its keys are registers; ask /v1/registers, or qunlong register",
+            ),
+            Self::WrongMode { mode } => {
+                write!(f, "the namespace is of mode {mode}: its keys have versions; ask /v1/kv, or qunlong put and get")
+            }
+            Self::NamespaceExists { mode, replicas: 0 } => {
+                write!(f, "there is a namespace of this name, of mode {mode}; what a namespace is stays as it is")
+            }
+            Self::NamespaceExists { mode, replicas } => write!(
+                f,
+                "there is a namespace of this name, of mode {mode} with {replicas} copies; what a namespace is stays as \
+                 it is"
+            ),
+            Self::BadNamespace => f.write_str(
+                "a namespace is called by 1 to 32 small letters, digits and hyphens, a letter first, and has at most 7 \
+                 copies",
+            ),
             Self::NotANumber => {
                 f.write_str("the register holds no whole number of 64 bits, or the sum would be none; nothing was changed")
             }

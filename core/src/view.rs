@@ -2,12 +2,13 @@
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use crate::cluster::ClusterConfig;
 use crate::id::{Epoch, NodeId};
 use crate::member::{Class, Member, State};
 use crate::placement::{Partition, Placement};
-use crate::quorum::{Level, Tally};
+use crate::quorum::{Level, Tally, majority};
 use crate::refusal::Refusal;
 
 /// What every protocol of a node may read.
@@ -47,8 +48,8 @@ impl Chosen {
     /// Computes the placements.
     #[must_use]
     pub fn new(config: ClusterConfig) -> Self {
-        let placement = Placement::new(&config.current, config.replicas);
-        let next = config.next.as_ref().map(|next| Placement::new(next, config.replicas));
+        let placement = config.placement(&config.current);
+        let next = config.next.as_ref().map(|next| config.placement(next));
         Self { config, placement, next }
     }
 
@@ -58,6 +59,11 @@ impl Chosen {
         let current = self.placement.owners(partition);
         let next = self.next.as_ref().filter(|next| !next.same_owners(&self.placement, partition));
         Owners { current, next: next.map(|next| next.owners(partition)) }
+    }
+
+    /// Every partition that there is.
+    pub fn partitions(&self) -> impl Iterator<Item = Partition> + use<> {
+        self.config.copies().partitions()
     }
 
     /// The owners of a key.
@@ -99,12 +105,31 @@ impl<'a> Owners<'a> {
     /// below a majority or above N.
     #[must_use]
     pub fn quorum(self, level: Level) -> Option<Tally> {
-        let n = |owners: &[NodeId]| owners.len() as u8;
-        let current = Tally::new(self.current.iter().copied(), level.needed(n(self.current))?);
-        match self.next {
-            None => Some(current),
-            Some(next) => Some(current.and(next.iter().copied(), level.needed(n(next))?)),
+        self.tally(|_| true, |n| level.needed(n))
+    }
+
+    /// The same where no read has to meet any write. `is_near` says who is in the zone of whoever asks; `None` if none is
+    /// and the level is of that zone.
+    #[must_use]
+    pub fn any(self, level: Level, is_near: impl Fn(NodeId) -> bool) -> Option<Tally> {
+        match level {
+            Level::LocalZone => self.tally(is_near, |n| (n > 0).then(|| majority(n))),
+            level => self.tally(|_| true, |n| level.needed_of_any(n)),
         }
+    }
+
+    /// Of those owners of each group that count, as many as are needed of so many.
+    fn tally(self, counts: impl Fn(NodeId) -> bool, needed: impl Fn(u8) -> Option<u8>) -> Option<Tally> {
+        let group = |owners: &[NodeId]| {
+            let asked: Vec<NodeId> = owners.iter().copied().filter(|&owner| counts(owner)).collect();
+            let needed = needed(asked.len() as u8)?;
+            Some((asked, needed))
+        };
+        let (asked, count) = group(self.current)?;
+        let current = Tally::new(asked, count);
+        let Some(next) = self.next else { return Some(current) };
+        let (asked, count) = group(next)?;
+        Some(current.and(asked, count))
     }
 }
 

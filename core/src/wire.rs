@@ -22,7 +22,7 @@ use crate::limits;
 use crate::trace::MessageId;
 
 /// The protocol's version. Nodes of different versions refuse each other and name both.
-pub const VERSION: u8 = 8;
+pub const VERSION: u8 = 9;
 
 const MAGIC: [u8; 4] = *b"QLNG";
 const FRAME_HEAD: usize = 1 + 16;
@@ -414,8 +414,8 @@ mod tests {
     #[test]
     fn another_version_is_named() {
         let mut bytes = frame();
-        bytes[0] = 9;
-        assert_eq!(read_frame(&bytes, None), Err(DecodeError::Version { mine: VERSION, theirs: 9 }));
+        bytes[0] = VERSION + 1;
+        assert_eq!(read_frame(&bytes, None), Err(DecodeError::Version { mine: VERSION, theirs: VERSION + 1 }));
     }
 
     #[test]
@@ -485,7 +485,7 @@ mod tests {
         let error = check_hello(&hello(1, None), &encode_hello(&hello(1, None))).expect_err("itself");
         assert_eq!(error.code(), "DUPLICATE_NODE_ID");
         let mut other_version = encode_hello(&hello(2, None));
-        other_version[4] = 9;
+        other_version[4] = VERSION + 1;
         let error = check_hello(&hello(1, None), &other_version).expect_err("another version");
         assert_eq!(error.code(), "VERSION_UNSUPPORTED");
     }

@@ -2,7 +2,7 @@
 
 use qunlong_core::kv::{self, WriteContext};
 use qunlong_core::lift::{EventKind, MessageKind};
-use qunlong_core::placement::{Partition, Placement};
+use qunlong_core::placement::Partition;
 use qunlong_core::quorum::Level as Copies;
 use qunlong_core::sim::cluster::Sim;
 use qunlong_core::topology::{self, Step};
@@ -199,8 +199,9 @@ fn a_large_partition_over_a_slow_way_is_not_taken_for_a_standstill() {
     let mut roster = chosen.config.current.clone();
     let seat = roster.storage.values().next().expect("a seat").clone();
     roster.storage.insert(id, seat);
-    let placement = Placement::new(&roster, chosen.config.replicas);
-    let first = Partition::all().find(|&partition| placement.owners(partition).contains(&id)).expect("it owns some");
+    let placement = chosen.config.placement(&roster);
+    let first =
+        chosen.config.partitions().find(|&partition| placement.owners(partition).contains(&id)).expect("it owns some");
     let keys = (0..).map(|n| Bytes::from(format!("large {n}").as_str())).filter(|key| Partition::of(key) == first);
     for key in keys.take(40) {
         let value = Some(Bytes::from("x".repeat(60_000).as_str()));

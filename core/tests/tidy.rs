@@ -7,8 +7,20 @@ use std::path::{Path, PathBuf};
 /// Rooms from the plain to the composed. A file may use its own rank's neighbours only where listed below, and
 /// nothing from a higher rank.
 const RANKS: [&[&str]; 8] = [
-    &["bytes", "hash", "id", "limits", "mutant", "rng", "time"],
-    &["cell", "cluster", "config", "member", "paxos", "placement", "quorum", "refusal", "roster", "version"],
+    &["bytes", "hash", "id", "key", "limits", "mutant", "rng", "time"],
+    &[
+        "cell",
+        "cluster",
+        "config",
+        "member",
+        "namespace",
+        "paxos",
+        "placement",
+        "quorum",
+        "refusal",
+        "roster",
+        "version",
+    ],
     &["timers", "trace", "view", "protocol"],
     &["kv", "membership", "registers", "topology"],
     &["lift"],

@@ -9,7 +9,7 @@ use ureq::middleware::MiddlewareNext;
 use ureq::{Agent, Body, SendBody};
 
 use crate::failure::Failure;
-use crate::{Change, Register, Server};
+use crate::{Change, ModeName, NamespaceCommand, Register, Server};
 
 /// Exit code of a request that may still take effect: scripts must not take it for a refusal.
 const EXIT_UNKNOWN: u8 = 3;
@@ -46,7 +46,7 @@ pub(crate) fn delete(server: &Server, key: &str) -> Result<(), Failure> {
 pub(crate) fn list(server: &Server, prefix: &str) -> Result<(), Failure> {
     let mut after: Option<String> = None;
     loop {
-        let mut request = agent(server).get(format!("{server}/v1/kv")).query("prefix", prefix);
+        let mut request = agent(server).get(in_namespace(server, format!("{server}/v1/kv"))).query("prefix", prefix);
         if let Some(after) = &after {
             request = request.query("after", after);
         }
@@ -66,7 +66,7 @@ pub(crate) fn list(server: &Server, prefix: &str) -> Result<(), Failure> {
 /// Reads or changes a register.
 pub(crate) fn register(server: &Server, what: Register) -> Result<(), Failure> {
     let agent = agent(server);
-    let url = |key: &str| path_url(server, "registers", key);
+    let url = |key: &str| in_namespace(server, path_url(server, "registers", key));
     let if_version = |version: Option<u64>| version.map(|version| ("if-match", format!("\"{version}\"")));
     let (answer, printed) = match what {
         Register::Get { key, version } => return get_register(server, &url(&key), version),
@@ -95,6 +95,31 @@ pub(crate) fn register(server: &Server, what: Register) -> Result<(), Failure> {
     };
     println!("{}", json_of(checked(server, answer)?)?[printed]);
     Ok(())
+}
+
+/// Creates a namespace or lists them.
+pub(crate) fn namespace(server: &Server, what: NamespaceCommand) -> Result<(), Failure> {
+    let agent = agent(server);
+    match what {
+        NamespaceCommand::Create { name, mode, replicas } => {
+            let mode = match mode {
+                ModeName::Eventual => "eventual",
+                ModeName::Quorum => "quorum",
+                ModeName::Consensus => "consensus",
+            };
+            let body = json!({ "mode": mode, "replicas": replicas }).to_string();
+            checked(server, agent.put(path_url(server, "namespaces", &name)).send(body)).map(drop)
+        }
+        NamespaceCommand::List => {
+            let answer = json_of(checked(server, agent.get(format!("{server}/v1/namespaces")).call())?)?;
+            println!("{:<32} {:<10} {:>6}", "NAME", "MODE", "COPIES");
+            for namespace in answer["namespaces"].as_array().into_iter().flatten() {
+                let text = |what: &str| namespace[what].as_str().unwrap_or_default().to_owned();
+                println!("{:<32} {:<10} {:>6}", text("name"), text("mode"), namespace["replicas"]);
+            }
+            Ok(())
+        }
+    }
 }
 
 fn get_register(server: &Server, url: &str, version: bool) -> Result<(), Failure> {
@@ -368,18 +393,30 @@ fn agent(server: &Server) -> Agent {
 }
 
 fn key_url(server: &Server, key: &str) -> String {
-    path_url(server, "kv", key)
+    in_namespace(server, path_url(server, "kv", key))
+}
+
+fn in_namespace(server: &Server, url: String) -> String {
+    match &server.namespace {
+        None => url,
+        Some(name) => format!("{url}?namespace={}", encoded(name)),
+    }
 }
 
 fn path_url(server: &Server, what: &str, key: &str) -> String {
-    let mut url = format!("{server}/v1/{what}/");
-    for byte in key.bytes() {
+    format!("{server}/v1/{what}/{}", encoded(key))
+}
+
+/// As part of a URL.
+fn encoded(text: &str) -> String {
+    let mut encoded = String::new();
+    for byte in text.bytes() {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => url.push(char::from(byte)),
-            _ => url.push_str(&format!("%{byte:02X}")),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => encoded.push(char::from(byte)),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
         }
     }
-    url
+    encoded
 }
 
 /// A good answer, or the server's own error as a failure.

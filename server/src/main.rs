@@ -72,6 +72,13 @@ enum Command {
         #[command(subcommand)]
         what: Register,
     },
+    /// Create namespaces, each with one guarantee for all its keys, and list them.
+    Namespace {
+        #[command(flatten)]
+        server: Server,
+        #[command(subcommand)]
+        what: NamespaceCommand,
+    },
     /// Show who is in the cluster, or change who owns and votes.
     Members {
         #[command(flatten)]
@@ -154,6 +161,35 @@ enum Register {
     },
 }
 
+/// What to do about namespaces. What a namespace is stays as it was created.
+#[derive(Subcommand, Clone)]
+enum NamespaceCommand {
+    /// Create one; where there is the very same already, nothing is done.
+    Create {
+        /// 1 to 32 small letters, digits and hyphens, a letter first.
+        name: String,
+        /// What is promised for its keys.
+        #[arg(long, value_enum)]
+        mode: ModeName,
+        /// Copies of each key; as many as the cluster has of everything if not given.
+        #[arg(long, default_value_t = 0, hide_default_value = true, value_parser = clap::value_parser!(u8).range(0..=7))]
+        replicas: u8,
+    },
+    /// List them.
+    List,
+}
+
+/// What is promised.
+#[derive(Clone, Copy, ValueEnum)]
+enum ModeName {
+    /// Whatever one owner has; concurrent writes become siblings.
+    Eventual,
+    /// A read meets every acknowledged write; concurrent writes become siblings.
+    Quorum,
+    /// One order of all operations: `qunlong register`.
+    Consensus,
+}
+
 /// On what a change depends.
 #[derive(Args, Clone)]
 #[group(multiple = false)]
@@ -191,6 +227,9 @@ struct Server {
     /// Only if it belongs to this cluster: an id as `qunlong topology` shows it.
     #[arg(long, global = true, env = "QUNLONG_CLUSTER")]
     cluster: Option<String>,
+    /// Of keys and registers: those of this namespace.
+    #[arg(long, short, global = true, env = "QUNLONG_NAMESPACE")]
+    namespace: Option<String>,
 }
 
 impl fmt::Display for Server {
@@ -330,6 +369,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Delete { server, key } => client::delete(&server, &key),
         Command::List { server, prefix } => client::list(&server, &prefix),
         Command::Register { server, what } => client::register(&server, what),
+        Command::Namespace { server, what } => client::namespace(&server, what),
         Command::Members { server, change: None } => client::members(&server),
         Command::Members { server, change: Some(change) } => client::change(&server, &change),
         Command::Recover { server, fork: _, survivors, yes } => client::recover(&server, &survivors, yes),

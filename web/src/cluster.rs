@@ -658,7 +658,7 @@ impl World {
             config.into_iter().for_each(|config| self.colours.follow(config));
         }
         self.spare = config.map(|config| {
-            let spare = |roster| spare_servers(roster, config.replicas, |node, _| alive.contains(&node));
+            let spare = |roster| spare_servers(roster, &config.copies(), |node, _| alive.contains(&node));
             config.rosters().map(spare).min().unwrap_or(0)
         });
         self.alive = alive;

@@ -15,7 +15,7 @@ use qunlong_core::cluster::ClusterConfig;
 use qunlong_core::kv::Event as KvEvent;
 use qunlong_core::lift::{EventKind, MessageKind};
 use qunlong_core::paxos::Ballot;
-use qunlong_core::placement::{Partition, Placement};
+use qunlong_core::placement::Partition;
 use qunlong_core::roster::Roster;
 use qunlong_core::topology::{Event as TopologyEvent, Progress};
 use qunlong_core::{Duration, Epoch, Event, NodeId};
@@ -287,7 +287,7 @@ impl Change {
     pub fn begun(joint: &ClusterConfig) -> Self {
         let (mut takers, taken) = (BTreeMap::new(), joint.to_take_over());
         if let Some(next) = &joint.next {
-            let placement = Placement::new(next, joint.replicas);
+            let placement = joint.placement(next);
             for (node, _) in next.owners() {
                 let takes = |partition: &&Partition| placement.owners(**partition).contains(&node);
                 let of = taken.iter().filter(takes).count() as u16;

@@ -143,16 +143,16 @@ fn explain_english(who: &str, kind: &EventKind, name: &impl Fn(NodeId) -> String
             KvEvent::Finished { refusal: Some(refusal), .. } => format!("{who} gave up: {}", refusal.code()),
             KvEvent::Collected { partition, round, keys } => format!(
                 "all owners hold the same deletes: {who} forgot {keys} keys; round {} of partition {} begins",
-                round.0, partition.0
+                round.0, partition
             ),
             KvEvent::Fetched { partition, from, bytes } => {
-                format!("{who} fetched {bytes} bytes of partition {} from {}", partition.0, name(*from))
+                format!("{who} fetched {bytes} bytes of partition {} from {}", partition, name(*from))
             }
             KvEvent::Learnt { partition, have, of } => {
-                format!("{who} has learnt partition {}, {have} of {of}", partition.0)
+                format!("{who} has learnt partition {partition}, {have} of {of}")
             }
             KvEvent::TookOver { partition, have, of } => {
-                format!("{who} has taken over partition {}: {have} of {of}", partition.0)
+                format!("{who} has taken over partition {partition}: {have} of {of}")
             }
             KvEvent::Repaired { key, from } => {
                 format!("{who} was behind on “{key}”; {} brought it up to date", name(*from))
@@ -183,19 +183,21 @@ pub fn why(language: Language, reason: Reason, name: &impl Fn(NodeId) -> String)
 /// One wish for the configuration.
 #[must_use]
 pub fn step(language: Language, step: &Step, name: &impl Fn(NodeId) -> String) -> String {
-    match (language, *step) {
-        (Language::English, Step::Add { member, .. }) => format!("add {}", name(member)),
-        (Language::English, Step::Remove { member }) => format!("remove {}", name(member)),
-        (Language::English, Step::Weight { member, weight }) => format!("give {} weight {weight}", name(member)),
-        (Language::English, Step::Unvote { member }) => format!("move {}'s vote", name(member)),
+    match (language, step) {
+        (Language::English, Step::Add { member, .. }) => format!("add {}", name(*member)),
+        (Language::English, Step::Remove { member }) => format!("remove {}", name(*member)),
+        (Language::English, Step::Weight { member, weight }) => format!("give {} weight {weight}", name(*member)),
+        (Language::English, Step::Unvote { member }) => format!("move {}'s vote", name(*member)),
         (Language::English, Step::Vote) => "give out votes anew".to_owned(),
         (Language::English, Step::GiveUp) => "give the change up".to_owned(),
-        (Language::Chinese, Step::Add { member, .. }) => format!("加入 {}", name(member)),
-        (Language::Chinese, Step::Remove { member }) => format!("移除 {}", name(member)),
-        (Language::Chinese, Step::Weight { member, weight }) => format!("将 {} 的权重设为 {weight}", name(member)),
-        (Language::Chinese, Step::Unvote { member }) => format!("移走 {} 的投票权", name(member)),
+        (Language::Chinese, Step::Add { member, .. }) => format!("加入 {}", name(*member)),
+        (Language::Chinese, Step::Remove { member }) => format!("移除 {}", name(*member)),
+        (Language::Chinese, Step::Weight { member, weight }) => format!("将 {} 的权重设为 {weight}", name(*member)),
+        (Language::Chinese, Step::Unvote { member }) => format!("移走 {} 的投票权", name(*member)),
         (Language::Chinese, Step::Vote) => "重新分配投票权".to_owned(),
         (Language::Chinese, Step::GiveUp) => "放弃变更".to_owned(),
+        (Language::English, Step::Create { name, namespace }) => format!("create namespace {name}, {}", namespace.mode),
+        (Language::Chinese, Step::Create { name, namespace }) => format!("建立命名空间 {name}（{}）", namespace.mode),
     }
 }
 
@@ -250,7 +252,7 @@ fn registers_english(who: &str, event: &RegisterEvent, name: &impl Fn(NodeId) ->
             format!("{who} answers its client: {}", refusal(Language::English, why))
         }
         RegisterEvent::Moved { partition, keys } => {
-            format!("{who} saw all {keys} registers of partition {} with their owners to come", partition.0)
+            format!("{who} saw all {keys} registers of partition {partition} with their owners to come")
         }
     }
 }
@@ -302,7 +304,7 @@ fn registers_chinese(who: &str, event: &RegisterEvent, name: &impl Fn(NodeId) ->
             format!("{who} 答复客户端：{}", refusal(Language::Chinese, why))
         }
         RegisterEvent::Moved { partition, keys } => {
-            format!("{who} 确认分区 {} 的 {keys} 个寄存器都已到达将来的所有者", partition.0)
+            format!("{who} 确认分区 {partition} 的 {keys} 个寄存器都已到达将来的所有者")
         }
     }
 }
@@ -404,16 +406,16 @@ fn explain_chinese(who: &str, kind: &EventKind, name: &impl Fn(NodeId) -> String
             KvEvent::Finished { refusal: Some(refusal), .. } => format!("{who} 放弃：{}", refusal.code()),
             KvEvent::Collected { partition, round, keys } => format!(
                 "所有所有者都持有相同的删除记录：{who} 忘掉 {keys} 个键，分区 {} 进入第 {} 轮",
-                partition.0, round.0
+                partition, round.0
             ),
             KvEvent::Fetched { partition, from, bytes } => {
-                format!("{who} 从 {} 取得分区 {} 的 {bytes} 字节", name(*from), partition.0)
+                format!("{who} 从 {} 取得分区 {} 的 {bytes} 字节", name(*from), partition)
             }
             KvEvent::Learnt { partition, have, of } => {
-                format!("{who} 学到分区 {}，{of} 个中的第 {have} 个", partition.0)
+                format!("{who} 学到分区 {partition}，{of} 个中的第 {have} 个")
             }
             KvEvent::TookOver { partition, have, of } => {
-                format!("{who} 接管了分区 {}：{have}/{of}", partition.0)
+                format!("{who} 接管了分区 {partition}：{have}/{of}")
             }
             KvEvent::Repaired { key, from } => format!("{who} 的“{key}”落后了，由 {} 补齐", name(*from)),
         },

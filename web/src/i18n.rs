@@ -587,6 +587,14 @@ pub fn refusal(language: Language, refusal: &Refusal) -> String {
         Refusal::Conflict { version } => {
             format!("寄存器现为第 {version} 版，不符合此变更的条件；请读取后再试")
         }
+        Refusal::NoNamespace => "没有这个命名空间，或本节点尚未得知；请先建立，或列出现有的命名空间".to_owned(),
+        Refusal::WrongMode { mode } => format!("该命名空间的保证是 {mode}，不能这样使用"),
+        Refusal::NamespaceExists { mode, .. } => {
+            format!("已有同名的命名空间，其保证是 {mode}；命名空间建立后不能更改")
+        }
+        Refusal::BadNamespace => {
+            "命名空间的名字由 1 至 32 个小写字母、数字或连字符组成，以字母开头；副本最多 7 份".to_owned()
+        }
         Refusal::NotANumber => "寄存器中不是 64 位整数，或结果会超出范围；什么都没有改变".to_owned(),
         Refusal::SessionExpired { .. } => {
             "自请求首次发出以来，寄存器变更太多，已无人知道它是否执行过；请读取后再决定".to_owned()

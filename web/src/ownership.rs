@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use qunlong_core::NodeId;
 use qunlong_core::cluster::ClusterConfig;
-use qunlong_core::placement::{Partition, Placement};
+use qunlong_core::placement::Partition;
 
 /// Squares in a row of the board; there are as many rows.
 pub const SIDE: usize = 16;
@@ -48,8 +48,8 @@ impl Ownership {
     /// Computes it; with many members that takes a moment, so it is kept.
     #[must_use]
     pub fn of(config: &ClusterConfig) -> Self {
-        let now = Placement::new(&config.current, config.replicas);
-        let then = config.next.as_ref().map(|next| Placement::new(next, config.replicas));
+        let now = config.placement(&config.current);
+        let then = config.next.as_ref().map(|next| config.placement(next));
         let mut shares: BTreeMap<NodeId, Share> = config.storage().map(|node| (node, Share::default())).collect();
         let square = |partition: Partition| {
             let owners = now.owners(partition).to_vec();
@@ -66,7 +66,7 @@ impl Ownership {
             let next = moves.then(|| following.to_vec());
             Square { partition, owners, next }
         };
-        let squares = Partition::all().map(square).collect();
+        let squares = config.partitions().map(square).collect();
         Self { config: config.clone(), squares, shares }
     }
 

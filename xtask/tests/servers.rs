@@ -151,6 +151,52 @@ fn conditions_on_registers_are_those_of_http() {
 }
 
 #[test]
+fn a_namespace_has_one_guarantee_for_all_its_keys() {
+    let cluster = start();
+    let command = |node: usize, line: &str| {
+        let words: Vec<&str> = line.split(' ').collect();
+        cluster.nodes[node].command(&words)
+    };
+    assert_eq!(command(0, "namespace create orders --mode consensus --replicas 3"), (Some(0), String::new()));
+    assert_eq!(command(0, "namespace create orders --mode consensus --replicas 3"), (Some(0), String::new()), "again");
+    assert_eq!(command(1, "namespace create likes --mode eventual"), (Some(0), String::new()));
+    let (code, told) = command(2, "namespace create likes --mode quorum");
+    assert!(code == Some(1) && told.contains("NAMESPACE_EXISTS"), "{told}");
+    let (_, list) = command(1, "namespace list");
+    let rows: Vec<Vec<&str>> = list.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(
+        rows,
+        [
+            ["default", "quorum", "3"],
+            ["registers", "consensus", "3"],
+            ["likes", "eventual", "3"],
+            ["orders", "consensus", "3"]
+        ]
+    );
+
+    assert_eq!(command(1, "register put k 41 -n orders"), (Some(0), "1\n".to_owned()));
+    assert_eq!(command(0, "register increment k --namespace orders"), (Some(0), "42\n".to_owned()));
+    assert_eq!(command(0, "register get k").0, Some(1), "another namespace's");
+    assert_eq!(command(1, "put k liked -n likes"), (Some(0), String::new()));
+    assert_eq!(command(1, "list -n likes"), (Some(0), "k\n".to_owned()));
+    assert_eq!(command(1, "list"), (Some(0), String::new()));
+    for (line, says) in [
+        ("put k v -n orders", "WRONG_MODE: the namespace is of mode consensus"),
+        ("register put k v -n likes", "WRONG_MODE: the namespace is of mode eventual"),
+        ("get k -n nowhere", "NO_NAMESPACE"),
+        ("namespace create Orders --mode quorum", "BAD_NAMESPACE"),
+        ("namespace create many --mode quorum --replicas 5", "TOO_FEW_MEMBERS"),
+    ] {
+        let (code, told) = command(0, line);
+        assert!(code == Some(1) && told.contains(says), "{line}: {told}");
+    }
+    let level = |path: &str| cluster.nodes[2].get(path).expect("an answer").0;
+    assert_eq!(level("/v1/kv/k?namespace=likes&r=one"), 200);
+    assert_eq!(level("/v1/kv/k?namespace=likes&r=local_zone"), 200);
+    assert_eq!(level("/v1/kv/k?r=one"), 400);
+}
+
+#[test]
 fn a_node_leaves_when_it_is_told_to_and_nobody_has_to_suspect() {
     let mut cluster = start();
     assert_eq!(cluster.nodes[2].terminate(), Some(0));

@@ -10,6 +10,7 @@ use crate::bytes::Bytes;
 use crate::id::{Epoch, NodeId, OpId, RequestId, Round, WriteId};
 use crate::limits;
 use crate::mutant::{Mutant, planted};
+use crate::namespace::Mode;
 use crate::placement::Partition;
 use crate::protocol::{Ctx, Effects};
 use crate::quorum::{Level, Tally, majority};
@@ -146,18 +147,25 @@ impl Coordinator {
         let chosen = cx.view.serving()?;
         Ok(match op {
             Op::Get { key, read, .. } => {
+                let key = resolve(chosen, key)?;
                 check_size(&key, None)?;
                 let round = self.round(&key);
                 Work::Get(Reading::begin(cx, seq, OpKind::Get, (key, round), read, fx)?)
             }
             Op::Put { key, value, context, write, stored, .. } => {
+                let key = resolve(chosen, key)?;
                 check_size(&key, value.as_ref())?;
                 let id = write.unwrap_or_else(|| WriteId(cx.rng.next_bytes()));
                 let put = Put { id, key, value, context, level: stored };
-                quorum(chosen, &put.key, stored)?;
+                quorum(cx, &put.key, stored)?;
                 self.begin_put(cx, seq, put, fx)?
             }
             Op::List { prefix, after, limit, .. } => {
+                let after = after.map(|after| resolve(chosen, after)).transpose()?;
+                let prefix = resolve(chosen, prefix)?;
+                // Keys of namespaces come before all others, and are no part of this one.
+                let after =
+                    if prefix.is_empty() { after.max(Some(Bytes::from([0, u8::MAX].as_slice()))) } else { after };
                 Work::List(Listing::begin(cx, seq, prefix, after, limit.clamp(1, limits::LIST_KEYS), fx))
             }
         })
@@ -168,7 +176,7 @@ impl Coordinator {
         let round = self.round(&put.key);
         match &put.context {
             WriteContext::Current => {
-                let reading = Reading::begin(cx, seq, kind, (put.key.clone(), round), Level::Majority, fx)?;
+                let reading = Reading::begin(cx, seq, kind, (put.key.clone(), round), Level::Usual, fx)?;
                 Ok(Work::ReadThenPut(reading, put))
             }
             WriteContext::Seen(context) => {
@@ -465,7 +473,7 @@ impl Reading {
     ) -> Result<Self, Refusal> {
         let chosen = cx.view.chosen.as_ref().ok_or(Refusal::NoEpoch)?;
         let owners = chosen.owners_of(&key);
-        let tally = match quorum(chosen, &key, level)? {
+        let tally = match quorum(cx, &key, level)? {
             _ if planted(Mutant::ReadByOne) => Tally::new(owners.all(), 1),
             _ if planted(Mutant::JointReadFromOld) => {
                 Tally::new(owners.current.iter().copied(), majority(owners.current.len() as u8))
@@ -558,7 +566,7 @@ impl Writing {
             let (dead, unlinked) = (!cx.view.seems_alive(owner), !cx.view.links.contains(&owner));
             (is_new(&owner), owner != cx.me, dead, unlinked)
         });
-        let quorum = match quorum(chosen, &put.key, put.level)? {
+        let quorum = match quorum(cx, &put.key, put.level)? {
             _ if planted(Mutant::JointWriteToOld) => {
                 Tally::new(group.current.iter().copied(), majority(group.current.len() as u8))
             }
@@ -639,7 +647,7 @@ impl Listing {
     }
 
     fn owned<'a>(&self, chosen: &'a Chosen, node: NodeId) -> impl Iterator<Item = Partition> + use<'a> {
-        Partition::all().filter(move |&partition| chosen.owners(partition).contains(node))
+        chosen.partitions().filter(move |&partition| chosen.owners(partition).contains(node))
     }
 
     /// Whether a node's answer counts for a partition: no other answer is of a higher round there.
@@ -650,7 +658,7 @@ impl Listing {
 
     /// Whether answers of a majority of every partition's owners count.
     fn is_complete(&self, chosen: &Chosen) -> bool {
-        Partition::all().all(|partition| {
+        chosen.partitions().all(|partition| {
             let owners = chosen.owners(partition);
             let enough = |group: &[NodeId]| {
                 let needed = usize::from(majority(group.len() as u8));
@@ -696,8 +704,25 @@ impl Page {
     }
 }
 
-fn quorum(chosen: &Chosen, key: &[u8], level: Level) -> Result<Tally, Refusal> {
-    chosen.owners_of(key).quorum(level).ok_or(Refusal::BadLevel { replicas: chosen.config.replicas })
+/// Whose answers are waited for, by what the key's namespace promises.
+fn quorum(cx: &Ctx<'_>, key: &[u8], level: Level) -> Result<Tally, Refusal> {
+    let chosen = cx.view.chosen.as_ref().ok_or(Refusal::NoEpoch)?;
+    let owners = chosen.owners_of(key);
+    let zone = cx.config.profile.zone();
+    let is_near = |owner| chosen.config.seat(owner).is_some_and(|seat| seat.zone == zone);
+    let tally = match chosen.config.namespaces.mode_of(key, Mode::Quorum)? {
+        Mode::Eventual => owners.any(level, is_near),
+        Mode::Quorum | Mode::Consensus => owners.quorum(level),
+    };
+    tally.ok_or(Refusal::BadLevel { replicas: owners.current.len() as u8 })
+}
+
+/// A key, or a prefix of keys, as it is called inside the cluster, if this protocol keeps what is promised for it.
+fn resolve(chosen: &Chosen, key: Bytes) -> Result<Bytes, Refusal> {
+    match chosen.config.namespaces.resolve(key, Mode::Quorum)? {
+        (key, Mode::Eventual | Mode::Quorum) => Ok(key),
+        (_, mode @ Mode::Consensus) => Err(Refusal::WrongMode { mode }),
+    }
 }
 
 fn no_quorum(tally: &Tally) -> Refusal {

@@ -591,14 +591,14 @@ impl core::fmt::Display for Event {
             Self::Finished { op, refusal: None } => write!(f, "finished {}", op.seq),
             Self::Finished { op, refusal: Some(refusal) } => write!(f, "finished {}: {}", op.seq, refusal.code()),
             Self::Collected { partition, round, keys } => {
-                write!(f, "forgot {keys} deleted keys of partition {}, round {} begins", partition.0, round.0)
+                write!(f, "forgot {keys} deleted keys of partition {}, round {} begins", partition, round.0)
             }
             Self::Fetched { partition, from, bytes } => {
-                write!(f, "fetched {bytes} bytes of partition {} from {from}", partition.0)
+                write!(f, "fetched {bytes} bytes of partition {partition} from {from}")
             }
-            Self::Learnt { partition, have, of } => write!(f, "has learnt partition {}, {have} of {of}", partition.0),
+            Self::Learnt { partition, have, of } => write!(f, "has learnt partition {partition}, {have} of {of}"),
             Self::TookOver { partition, have, of } => {
-                write!(f, "has taken over partition {}, {have} of {of}", partition.0)
+                write!(f, "has taken over partition {partition}, {have} of {of}")
             }
             Self::Repaired { key, from } => {
                 write!(f, "was behind on {key:?}, brought up to date by {from}")

@@ -304,7 +304,8 @@ fn may_compare(cx: &Ctx<'_>, peer: NodeId) -> bool {
 }
 
 fn shared_partitions(cx: &Ctx<'_>, peer: NodeId) -> impl Iterator<Item = Partition> {
-    Partition::all().filter(move |&partition| {
+    let partitions = cx.view.chosen.iter().flat_map(crate::view::Chosen::partitions);
+    partitions.filter(move |&partition| {
         cx.view.chosen.as_ref().is_some_and(|chosen| {
             let owners = chosen.owners(partition);
             owners.contains(cx.me) && owners.contains(peer)

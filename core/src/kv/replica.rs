@@ -222,7 +222,7 @@ fn is_plausible(cx: &Ctx<'_>, context: &Context, held: &Versions) -> bool {
 /// Bytes of a key's versions at the owner that mints the next: every owner may have as many before they meet, and
 /// what they merge to must still fit one message.
 fn weight_max(cx: &Ctx<'_>) -> usize {
-    let replicas = cx.view.chosen.as_ref().map_or(1, |chosen| usize::from(chosen.config.replicas));
+    let replicas = cx.view.chosen.as_ref().map_or(1, |chosen| usize::from(chosen.config.copies().most()));
     limits::MESSAGE_BYTES / (replicas + 1)
 }
 

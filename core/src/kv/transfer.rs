@@ -166,7 +166,7 @@ impl Transfer {
             let merges = chosen.config.recovers.is_some() || store.lacks(*partition);
             comes || (owners.contains(cx.me) && merges)
         };
-        self.waiting = Partition::all().filter(mine).collect();
+        self.waiting = chosen.partitions().filter(mine).collect();
         self.learnt.keep_only(&self.waiting);
         // In another order on each, so that they do not all ask the same owner for the same at once.
         let all = self.waiting.len();
@@ -392,9 +392,9 @@ pub(super) fn leave(store: &mut Store, cx: &Ctx<'_>, before: Epoch, fx: &mut Eff
     if chosen.config.recovers.is_some() {
         return recover(store, cx, fx);
     }
-    for partition in Partition::all() {
+    for partition in chosen.partitions() {
         let owners = chosen.owners(partition);
-        let since = chosen.config.since.get(usize::from(partition.0)).copied().unwrap_or_default();
+        let since = chosen.config.since(partition);
         let early =
             planted(Mutant::DroppedEarly) && owners.are_joint() && owners.next.is_some_and(|n| !n.contains(&cx.me));
         let stays = owners.current.contains(&cx.me) && before.next() >= since && cx.is_seated() && !early;
@@ -414,7 +414,7 @@ pub(super) fn leave(store: &mut Store, cx: &Ctx<'_>, before: Epoch, fx: &mut Eff
 /// A new cluster begins with what survivors hold: nobody drops anything, and every owner has to ask all others.
 fn recover(store: &mut Store, cx: &Ctx<'_>, fx: &mut Effects<Kv>) {
     let Some(chosen) = &cx.view.chosen else { return };
-    for partition in Partition::all().filter(|&partition| chosen.owners(partition).contains(cx.me)) {
+    for partition in chosen.partitions().filter(|&partition| chosen.owners(partition).contains(cx.me)) {
         store.set_lacking(partition, true);
         fx.persist(store.partition_record(partition));
     }

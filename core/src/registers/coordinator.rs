@@ -11,6 +11,7 @@ use super::{Ask, Event, Msg, Op, Outcome, Registers, Timer};
 use crate::bytes::Bytes;
 use crate::id::{Name, NodeId, OpId, RequestId, WriteId};
 use crate::limits;
+use crate::namespace::Mode;
 use crate::protocol::{Ctx, Effects};
 use crate::quorum::majority;
 use crate::refusal::Refusal;
@@ -59,29 +60,25 @@ impl Coordinator {
     }
 
     pub(super) fn on_op(&mut self, cx: &mut Ctx<'_>, id: RequestId, op: Op, fx: &mut Effects<Registers>) {
-        let (key, mut ask, is_named, within) = match op {
+        let (asked_for, mut ask, is_named, within) = match op {
             Op::Get { key, within } => (key, Ask::Read, true, within),
             Op::Change { key, change, name: Some(name), seen, within } => {
                 (key, Ask::Change { name, seen, change }, true, within)
             }
             Op::Change { key, change, name: None, seen, within } => {
-                // A name that was never used: whatever this node knows of the register was before.
-                let seen = self.known_of(&key).max(seen);
                 (key, Ask::Change { name: Name::default(), seen, change }, false, within)
             }
         };
-        let refusal = if self.pending.len() >= limits::PENDING_OPERATIONS {
-            Some(Refusal::Overloaded)
-        } else {
-            cx.view.serving().err().or_else(|| check_size(&key, &ask).err())
-        };
-        if let Some(refusal) = refusal {
+        let key = match self.admit(cx, asked_for, &ask) {
+            Ok(key) => key,
             // Nothing was asked of anybody.
-            return fx.finish_now(id, Err(refusal));
-        }
+            Err(refusal) => return fx.finish_now(id, Err(refusal)),
+        };
         self.seq += 1;
         let lane = (!is_named).then(|| self.take_lane(&key));
-        if let (Some(lane), Ask::Change { name, .. }) = (lane, &mut ask) {
+        if let (Some(lane), Ask::Change { name, seen, .. }) = (lane, &mut ask) {
+            // A name that was never used: whatever this node knows of the register was before.
+            *seen = self.known_of(&key).max(*seen);
             *name = Name { session: self.session(cx, lane), number: self.seq };
         }
         let deadline = cx.now.mono + within.unwrap_or(cx.config.kv.deadline).min(limits::DEADLINE_MAX);
@@ -89,6 +86,19 @@ impl Coordinator {
         let pending = Pending { id, key, ask, deadline, attempts: 0, turn: 0, asked: None, silent: false, lane };
         self.pending.insert(self.seq, pending);
         self.ask_next(cx, self.seq, fx);
+    }
+
+    /// The key as it is called inside the cluster, if the request can be taken on.
+    fn admit(&self, cx: &Ctx<'_>, key: Bytes, ask: &Ask) -> Result<Bytes, Refusal> {
+        if self.pending.len() >= limits::PENDING_OPERATIONS {
+            return Err(Refusal::Overloaded);
+        }
+        let key = match cx.view.serving()?.config.namespaces.resolve(key, Mode::Consensus)? {
+            (key, Mode::Consensus) => key,
+            (_, mode) => return Err(Refusal::WrongMode { mode }),
+        };
+        check_size(&key, ask)?;
+        Ok(key)
     }
 
     /// Asks the owner whose turn it is to propose.
@@ -146,7 +156,7 @@ impl Coordinator {
             }
             Refusal::SessionExpired { .. } if pending.lane.is_none() => refusal,
             refusal if is_read || !pending.silent => refusal,
-            _ => Refusal::TimeoutUnknown { acked: 0, needed: needed(cx) },
+            _ => Refusal::TimeoutUnknown { acked: 0, needed: needed(cx, &pending.key) },
         };
         self.finish(cx, op.seq, Err(refusal), fx);
     }
@@ -162,7 +172,7 @@ impl Coordinator {
 
     pub(super) fn on_deadline(&mut self, cx: &Ctx<'_>, seq: u64, fx: &mut Effects<Registers>) {
         let Some(pending) = self.pending.get(&seq) else { return };
-        let needed = needed(cx);
+        let needed = needed(cx, &pending.key);
         let may_be_done = pending.silent || pending.asked.is_some();
         let refusal = if may_be_done && !matches!(pending.ask, Ask::Read) {
             Refusal::TimeoutUnknown { acked: 0, needed }
@@ -289,8 +299,8 @@ fn check_size(key: &Bytes, ask: &Ask) -> Result<(), Refusal> {
     }
 }
 
-fn needed(cx: &Ctx<'_>) -> u8 {
-    cx.view.chosen.as_ref().map_or(0, |chosen| majority(chosen.config.replicas))
+fn needed(cx: &Ctx<'_>, key: &Bytes) -> u8 {
+    cx.view.chosen.as_ref().map_or(0, |chosen| majority(chosen.owners_of(key).current.len() as u8))
 }
 
 fn op_id(cx: &Ctx<'_>, seq: u64) -> OpId {

@@ -590,7 +590,7 @@ impl core::fmt::Display for Event {
             Self::Finished { op, refusal: None } => write!(f, "finished {}", op.seq),
             Self::Finished { op, refusal: Some(refusal) } => write!(f, "finished {}: {}", op.seq, refusal.code()),
             Self::Moved { partition, keys } => {
-                write!(f, "{keys} registers of partition {} are with the owners to come", partition.0)
+                write!(f, "{keys} registers of partition {partition} are with the owners to come")
             }
         }
     }

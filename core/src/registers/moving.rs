@@ -79,7 +79,7 @@ impl Moving {
         let Some(chosen) = &cx.view.chosen else { return };
         let mine = |partition: &Partition| to_come(cx, *partition).is_some_and(|owners| owners.contains(&cx.me));
         if (chosen.config.next.is_some() || chosen.config.recovers.is_some()) && cx.is_seated() {
-            self.waiting = Partition::all().filter(mine).collect();
+            self.waiting = chosen.partitions().filter(mine).collect();
             // At once, in the same step.
             fx.arm(Duration::ZERO, Timer::Moving);
         }

@@ -199,7 +199,7 @@ impl Proposers {
         let Some(hot) = self.keys.get_mut(key).filter(|hot| hot.round.is_none() && !hot.rests) else { return };
         let takers = hot.waiting.len().min(limits::ROUND);
         let takers = hot.waiting.drain(..takers).collect();
-        let takers = self.expire(cx, takers, fx);
+        let takers = self.expire(cx, key, takers, fx);
         if takers.is_empty() {
             return self.rest(cx, key, fx);
         }
@@ -481,7 +481,7 @@ impl Proposers {
         let Some(round) = hot.round.as_mut() else { return };
         let takers = core::mem::take(&mut round.takers);
         // Somebody's time may be over; the round goes on for the others.
-        let takers = self.expire(cx, takers, fx);
+        let takers = self.expire(cx, &key, takers, fx);
         let is_over = takers.is_empty();
         if let Some(round) = self.keys.get_mut(&key).and_then(|hot| hot.round.as_mut()) {
             round.takers = takers;
@@ -502,10 +502,11 @@ impl Proposers {
     }
 
     /// Answers those whose clients have stopped to wait, and returns the others.
-    fn expire(&mut self, cx: &Ctx<'_>, all: Vec<Waiting>, fx: &mut Effects<Registers>) -> Vec<Waiting> {
+    fn expire(&mut self, cx: &Ctx<'_>, key: &Bytes, all: Vec<Waiting>, fx: &mut Effects<Registers>) -> Vec<Waiting> {
         let is_over = |taker: &Waiting| taker.until().is_some_and(|until| cx.now.mono >= until);
         let (over, left): (Vec<Waiting>, Vec<Waiting>) = all.into_iter().partition(is_over);
-        let needed = cx.view.chosen.as_ref().map_or(0, |chosen| majority(chosen.config.replicas));
+        let owners = cx.view.chosen.as_ref().map_or(0, |chosen| chosen.owners_of(key).current.len());
+        let needed = majority(owners as u8);
         for taker in over {
             let refusal = match taker.proposed {
                 true => Refusal::TimeoutUnknown { acked: 0, needed },

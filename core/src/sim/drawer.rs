@@ -117,12 +117,17 @@ impl Drawer {
                 1 => Registers::Odd,
                 _ => Registers::All,
             },
+            copies: None,
             reorder: rng.chance(500),
             bytes: rng.chance(125),
             lies: false,
             collect,
             repair: Duration::secs(if collect.is_some() { 1 } else { 5 }),
         };
+        // Of its own, so that what else happens in a seed is the same with and without.
+        let mut copies = Rng::new(seed ^ 0xc0_91e5);
+        // With fewer than three no server may be down.
+        world.copies = copies.chance(500).then(|| servers.min(3 + copies.below(3) as u8));
         let mut troubles: Vec<&str> = Vec::new();
         for (name, _) in TROUBLES {
             if rng.chance(500) {

@@ -4,7 +4,7 @@
 //! and kept as a test:
 //!
 //! ```text
-//!   seed 17 / servers 6 / owners 4 / tabs 2 / tabs keep / autopilot / learn / delay 60ms / sync 20ms / registers odd / reorder / bytes / collect 6s / repair 1s
+//!   seed 17 / servers 6 / owners 4 / tabs 2 / tabs keep / autopilot / learn / delay 60ms / sync 20ms / registers odd / copies 4 / reorder / bytes / collect 6s / repair 1s
 //!   1204ms put 2 k3 #5 plain            at place 2, key k3, write 5: supersedes what is there
 //!   1300ms delete 0 k3 #6 new           supersedes nothing
 //!   1301ms put 0 k3 #7 seen 1           supersedes what client 1 last saw of the key
@@ -22,6 +22,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::str::FromStr;
 
+use crate::limits;
 use crate::time::Duration;
 
 /// A cluster, its surroundings, and what happens to it.
@@ -56,6 +57,8 @@ pub struct World {
     pub sync: Duration,
     /// Which keys are registers.
     pub registers: Registers,
+    /// If set, all keys are of namespaces with so many copies.
+    pub copies: Option<u8>,
     /// Whether messages overtake each other.
     pub reorder: bool,
     /// Whether messages travel as bytes.
@@ -199,6 +202,9 @@ impl fmt::Display for World {
             Registers::Odd => writeln!(f, "registers odd")?,
             Registers::All => writeln!(f, "registers all")?,
         }
+        if let Some(copies) = self.copies {
+            writeln!(f, "copies {copies}")?;
+        }
         if self.reorder {
             writeln!(f, "reorder")?;
         }
@@ -312,6 +318,7 @@ impl FromStr for Plan {
             delay: Duration::millis(2),
             sync: Duration::millis(1),
             registers: Registers::None,
+            copies: None,
             reorder: false,
             bytes: false,
             lies: false,
@@ -354,6 +361,7 @@ impl Plan {
             ["collect", span] => world.collect = Some(millis(span)?),
             ["registers", "odd"] => world.registers = Registers::Odd,
             ["registers", "all"] => world.registers = Registers::All,
+            ["copies", n] => world.copies = Some(n.parse().ok().filter(|n| (1..=limits::REPLICAS).contains(n))?),
             ["reorder"] => world.reorder = true,
             ["bytes"] => world.bytes = true,
             ["lies"] => world.lies = true,

@@ -33,6 +33,7 @@ use crate::kv::{self, WriteContext};
 use crate::lift::{Event, EventKind, Op, Outcome};
 use crate::member::{Class, State};
 use crate::membership;
+use crate::namespace::{self, Mode, Namespace, Namespaces};
 use crate::quorum::Level;
 use crate::refusal::Refusal;
 use crate::registers;
@@ -41,6 +42,7 @@ use crate::time::{Duration, Instant};
 use crate::topology;
 use crate::trace;
 use crate::version::Versions;
+use crate::view::Chosen;
 
 /// Replicas of each key.
 const REPLICAS: u8 = 3;
@@ -187,6 +189,10 @@ struct Run<'w> {
     servers: usize,
     history: History,
     registers: Registers,
+    /// How many copies there are of keys, if they are of namespaces.
+    copies: Option<u8>,
+    /// The namespaces, once they are there.
+    namespaces: Option<Namespaces>,
     ledger: Ledger,
     epochs: Epochs,
     /// What each client last saw of each key.
@@ -229,9 +235,8 @@ enum Asked {
     Change,
 }
 
-fn name(key: u32) -> Bytes {
-    Bytes::from(format!("k{key}").as_str())
-}
+/// How the namespaces are called, where keys are of some: that of registers, and that of the others.
+const NAMESPACES: [(&str, Mode); 2] = [("registers-apart", Mode::Consensus), ("keys-apart", Mode::Quorum)];
 
 impl<'w> Run<'w> {
     fn new(world: &World, recorded: bool, watch: &'w mut dyn FnMut(Instant, Watched<'_>)) -> Self {
@@ -270,6 +275,8 @@ impl<'w> Run<'w> {
             servers: usize::from(world.servers),
             history: History::new(world.collect.is_some()),
             registers: world.registers,
+            copies: world.copies,
+            namespaces: None,
             ledger: Ledger::default(),
             epochs: Epochs::default(),
             sessions: BTreeMap::new(),
@@ -292,6 +299,9 @@ impl<'w> Run<'w> {
         if !self.until(Duration::secs(20), formed)? {
             return Err(Failure::Liveness("no epoch within 20 s".to_string()));
         }
+        if let Some(replicas) = self.copies {
+            self.create_namespaces(replicas)?;
+        }
         let began = self.sim.now();
         self.phase("steps");
         for step in steps {
@@ -308,6 +318,43 @@ impl<'w> Run<'w> {
         self.heal_but_one()?;
         self.heal_all()?;
         self.read_everything()
+    }
+
+    /// A key as it is called inside the cluster.
+    fn name(&self, key: u32) -> Bytes {
+        let name = format!("k{key}");
+        let Some(table) = &self.namespaces else { return Bytes::from(name.as_str()) };
+        let (namespace, mode) = NAMESPACES[usize::from(!self.registers.contain(key))];
+        let inside = table.resolve(namespace::key_in(namespace, name.as_bytes()), mode);
+        inside.map_or_else(|_| Bytes::from(name.as_str()), |(inside, _)| inside)
+    }
+
+    /// Has the namespaces created, and waits until everybody knows them.
+    fn create_namespaces(&mut self, replicas: u8) -> Result<(), Failure> {
+        self.phase("namespaces are created");
+        let mut table = Namespaces::default();
+        for (name, mode) in NAMESPACES {
+            let namespace = Namespace { mode, replicas };
+            table = table.with(name, namespace).map_err(|refusal| Failure::Safety(format!("{name}: {refusal}")))?;
+            let known = |sim: &Sim| {
+                let knows = |chosen: &Chosen| chosen.config.namespaces.get(name) == Ok(namespace);
+                (0..sim.len()).all(|place| sim.node(place).is_some_and(|n| n.view().chosen.as_ref().is_some_and(knows)))
+            };
+            // Voters may be at another change.
+            for _ in 0..120 {
+                let steps = [topology::Step::Create { name: name.to_string(), namespace }].to_vec();
+                // Whether it is done is seen at the nodes.
+                let _ = self.sim.request(0, Op::Topology(topology::Op::Change { steps }));
+                if self.until(Duration::millis(500), known)? {
+                    break;
+                }
+            }
+            if !known(&self.sim) {
+                return Err(Failure::Liveness(format!("not everybody knows the namespace {name}")));
+            }
+        }
+        self.namespaces = Some(table);
+        Ok(())
     }
 
     /// Lets time pass and takes in what happens.
@@ -500,7 +547,8 @@ impl<'w> Run<'w> {
         };
         // Only what may be repeated has a name of its own.
         let name_of = (put.key >= REPEATED).then_some(Name::single(put.write));
-        let op = registers::Op::Change { key: name(put.key), change, name: name_of, seen: put.known, within: None };
+        let op =
+            registers::Op::Change { key: self.name(put.key), change, name: name_of, seen: put.known, within: None };
         if let Some(id) = self.sim.request(place, Op::Registers(op)) {
             let number = self.ledger.asked(put.key, Call::Change(write, put.change));
             self.open.insert(id, Asked::Register { key: put.key, number, client: put.client });
@@ -516,7 +564,7 @@ impl<'w> Run<'w> {
         if self.registers.contain(put.key) {
             return self.change_register(place, write, put);
         }
-        let key = name(put.key);
+        let key = self.name(put.key);
         let op = kv::Op::Put {
             key: key.clone(),
             value: (!put.deletes).then(|| Bytes::from(put.write.to_string().as_str())),
@@ -542,12 +590,12 @@ impl<'w> Run<'w> {
     /// Asks what a key holds.
     fn ask_for(&mut self, place: Place, key: u32, client: u8, within: Option<Duration>) -> Option<RequestId> {
         if self.registers.contain(key) {
-            let id = self.sim.request(place, Op::Registers(registers::Op::Get { key: name(key), within }))?;
+            let id = self.sim.request(place, Op::Registers(registers::Op::Get { key: self.name(key), within }))?;
             let number = self.ledger.asked(key, Call::Read);
             self.open.insert(id, Asked::Register { key, number, client });
             return Some(id);
         }
-        let op = kv::Op::Get { key: name(key), read: Level::Majority, within };
+        let op = kv::Op::Get { key: self.name(key), read: Level::Majority, within };
         let began = self.history.now();
         let id = self.sim.request(place, Op::Kv(op))?;
         self.open.insert(id, Asked::Get { key, client, began });
@@ -572,7 +620,7 @@ impl<'w> Run<'w> {
                     Ok(Outcome::Kv(kv::Outcome::Written { dot, context, .. })),
                 ) => {
                     self.reach("acknowledged");
-                    self.history.acked(&name(key), write, dot);
+                    self.history.acked(&self.name(key), write, dot);
                     seen.context = context;
                     seen.writes.insert(write);
                     self.sessions.insert((client, key), seen);
@@ -602,7 +650,7 @@ impl<'w> Run<'w> {
                 (asked, Err(refusal)) if refusal.is_definite() => {
                     self.reach("refused");
                     match asked {
-                        Asked::Put { key, write, .. } => self.history.refused(&name(key), write),
+                        Asked::Put { key, write, .. } => self.history.refused(&self.name(key), write),
                         Asked::Register { key, number, .. } => self.ledger.refused(key, number),
                         Asked::Get { .. } | Asked::Change => (),
                     }
@@ -634,7 +682,7 @@ impl<'w> Run<'w> {
     }
 
     fn judge(&mut self, key: u32, versions: &Versions, began: usize) -> Result<(), Failure> {
-        let verdict = self.history.check_read_since(&name(key), versions, began);
+        let verdict = self.history.check_read_since(&self.name(key), versions, began);
         verdict.map_err(|violation| Failure::Safety(violation.to_string()))
     }
 

@@ -28,6 +28,8 @@ use crate::config::Tabs;
 use crate::id::{NodeId, OpId};
 use crate::limits;
 use crate::member::{Class, Durability, Load, Member, State};
+use crate::namespace::Copies;
+use crate::placement::Placement;
 use crate::protocol::{Ctx, Effects};
 use crate::quorum::majority;
 use crate::roster::{Roster, Seat, choose_voters};
@@ -180,7 +182,7 @@ impl Autopilot {
             let stand_in = self.candidates(cx, config).map(|member| seat_for(cx, config, member)).find(owns);
             let steps: Vec<Step> = stand_in.into_iter().chain([Step::Remove { member: node }]).collect();
             let owners = roster.owners().count() + steps.len() - 1;
-            if owners > usize::from(config.replicas) && owners > VOTERS_MIN {
+            if owners > usize::from(config.copies().most()) && owners > VOTERS_MIN {
                 return Some((reason, steps));
             }
         }
@@ -272,7 +274,7 @@ fn tabs_have_room(policy: Tabs, config: &ClusterConfig) -> bool {
             };
             with.storage.insert(NodeId([255; 16]), tab);
             with.voters = choose_voters(&with.storage, &roster.voters, |_| true);
-            alone || spare_servers(&with, config.replicas, |_, seat| seat.class == Class::Server) >= 1
+            alone || spare_servers(&with, &config.copies(), |_, seat| seat.class == Class::Server) >= 1
         }
     }
 }
@@ -280,8 +282,7 @@ fn tabs_have_room(policy: Tabs, config: &ClusterConfig) -> bool {
 /// How many more servers may fail, whichever they are, before some partition or the votes lack a majority, if of all
 /// members only those live of whom `lives` says so.
 #[must_use]
-pub fn spare_servers(roster: &Roster, replicas: u8, lives: impl Fn(NodeId, &Seat) -> bool) -> usize {
-    use crate::placement::{Partition, Placement};
+pub fn spare_servers(roster: &Roster, copies: &Copies, lives: impl Fn(NodeId, &Seat) -> bool) -> usize {
     let alive = |node: &NodeId| roster.storage.get(node).is_some_and(|seat| lives(*node, seat));
     let server = |node: &NodeId| roster.storage.get(node).is_some_and(|seat| seat.class == Class::Server);
     let spare = |group: &[NodeId]| {
@@ -295,8 +296,8 @@ pub fn spare_servers(roster: &Roster, replicas: u8, lives: impl Fn(NodeId, &Seat
             .map(|spare| if spare >= servers { usize::MAX } else { spare })
     };
     let voters: Vec<NodeId> = roster.voters.iter().copied().collect();
-    let placement = Placement::new(roster, replicas);
-    let groups = Partition::all().map(|partition| spare(placement.owners(partition)));
+    let placement = Placement::new(roster, copies);
+    let groups = copies.partitions().map(|partition| spare(placement.owners(partition)));
     let least = groups.chain([spare(&voters)]).map(|spare| spare.unwrap_or(0)).min().unwrap_or(0);
     least.min(roster.storage.iter().filter(|(node, _)| alive(node) && server(node)).count())
 }
@@ -337,11 +338,11 @@ mod tests {
     #[test]
     fn what_may_still_fail_is_counted_by_the_weakest_group() {
         let all = |_, _: &Seat| true;
-        assert_eq!(spare_servers(&roster(3, 0), 3, all), 1);
-        assert_eq!(spare_servers(&roster(5, 0), 5, all), 2);
-        assert_eq!(spare_servers(&roster(5, 0), 3, all), 1);
-        assert_eq!(spare_servers(&roster(3, 0), 3, |node, _| node != NodeId::small(2)), 0);
-        assert_eq!(spare_servers(&roster(3, 2), 3, |_, seat| seat.class == Class::Server), 0);
-        assert_eq!(spare_servers(&roster(1, 0), 1, all), 0);
+        assert_eq!(spare_servers(&roster(3, 0), &Copies::only(3), all), 1);
+        assert_eq!(spare_servers(&roster(5, 0), &Copies::only(5), all), 2);
+        assert_eq!(spare_servers(&roster(5, 0), &Copies::only(3), all), 1);
+        assert_eq!(spare_servers(&roster(3, 0), &Copies::only(3), |node, _| node != NodeId::small(2)), 0);
+        assert_eq!(spare_servers(&roster(3, 2), &Copies::only(3), |_, seat| seat.class == Class::Server), 0);
+        assert_eq!(spare_servers(&roster(1, 0), &Copies::only(1), all), 0);
     }
 }

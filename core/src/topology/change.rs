@@ -1,6 +1,7 @@
 //! From what is wished for to a roster: pure functions.
 
 use alloc::collections::BTreeSet;
+use alloc::string::String;
 use core::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -10,12 +11,13 @@ use crate::id::NodeId;
 use crate::limits;
 use crate::member::Profile;
 use crate::mutant::{Mutant, planted};
+use crate::namespace::Namespace;
 use crate::refusal::Refusal;
 use crate::roster::{Roster, Seat, choose_voters};
 use crate::view::View;
 
 /// One wish. Several make one change, which happens whole or not at all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Step {
     /// A member gets a seat.
     Add {
@@ -45,6 +47,13 @@ pub enum Step {
     Vote,
     /// The change under way is given up. Stands alone.
     GiveUp,
+    /// A namespace is created. Stands alone.
+    Create {
+        /// How it is called; see [`crate::key::is_name`].
+        name: String,
+        /// What it is.
+        namespace: Namespace,
+    },
 }
 
 impl fmt::Display for Step {
@@ -57,6 +66,10 @@ impl fmt::Display for Step {
             Self::Unvote { member } => write!(f, "take {member}'s vote"),
             Self::Vote => f.write_str("give out votes"),
             Self::GiveUp => f.write_str("give up"),
+            Self::Create { name, namespace: Namespace { mode, replicas: 0 } } => write!(f, "create {name}, {mode}"),
+            Self::Create { name, namespace: Namespace { mode, replicas } } => {
+                write!(f, "create {name}, {mode} with {replicas} copies")
+            }
         }
     }
 }
@@ -101,16 +114,17 @@ pub(super) fn apply(config: &ClusterConfig, steps: &[Step], view: &View) -> Resu
                 without_vote.insert(member);
             }
             Step::Vote => (),
-            Step::GiveUp => return Err(Refusal::NoChange),
+            Step::GiveUp | Step::Create { .. } => return Err(Refusal::NoChange),
         }
     }
     let good = |node: NodeId| !without_vote.contains(&node) && view.seems_alive(node) && !view.is_drowsy(node);
     let voters = choose_voters(&storage, &before.voters, good);
     let roster = Roster { storage, voters };
     let (before_it, after_it) = (before.owners().count(), roster.owners().count());
-    let is_too_few = after_it < usize::from(config.replicas) && after_it <= before_it;
+    let replicas = config.copies().most();
+    let is_too_few = after_it < usize::from(replicas) && after_it <= before_it;
     if after_it == 0 || is_too_few || roster.storage.len() > limits::STORAGE_MEMBERS {
-        return Err(Refusal::TooFewMembers { replicas: config.replicas });
+        return Err(Refusal::TooFewMembers { replicas });
     }
     if roster == *before {
         return Err(Refusal::NoChange);

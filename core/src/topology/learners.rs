@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use super::{Event, Msg, Step, Timer, Topology};
 use crate::cluster::ClusterConfig;
 use crate::id::{Epoch, NodeId, OpId};
-use crate::placement::{Partition, Placement};
+use crate::placement::Partition;
 use crate::protocol::{Ctx, Effects};
 use crate::refusal::Refusal;
 use crate::roster::Roster;
@@ -99,9 +99,9 @@ impl Topology {
     /// Has the newcomers of a change learn first, if there are any.
     pub(super) fn learn_first(&mut self, cx: &mut Ctx<'_>, wanted: ClusterConfig, op: OpId, fx: &mut Effects<Self>) {
         let seated = |node: &NodeId| wanted.current.storage.contains_key(node);
-        let placement = wanted.next.as_ref().map(|next| Placement::new(next, wanted.replicas));
+        let placement = wanted.next.as_ref().map(|next| wanted.placement(next));
         let owns = |node: &NodeId| {
-            placement.iter().any(|p| Partition::all().any(|partition| p.owners(partition).contains(node)))
+            placement.iter().any(|p| wanted.partitions().any(|partition| p.owners(partition).contains(node)))
         };
         let to_come = wanted.next.iter().flat_map(Roster::owners).map(|(node, _)| node);
         let to_come = to_come.filter(|node| !seated(node) && owns(node));
@@ -201,9 +201,9 @@ impl Topology {
             return;
         }
         if self.taught.as_ref() != Some(roster) {
-            let placement = Placement::new(roster, config.replicas);
+            let placement = config.placement(roster);
             let own = |partition: &Partition| placement.owners(*partition).contains(&cx.me);
-            fx.learn(epoch, Partition::all().filter(own).collect());
+            fx.learn(epoch, config.partitions().filter(own).collect());
             self.taught = Some(roster.clone());
             fx.arm(ABANDONED, Timer::Unlearn);
             // It says how far it is once it has begun.

@@ -606,7 +606,7 @@ impl Topology {
             let moved = self.reports.values().any(|report| report.moved.contains(&partition));
             (owners.iter().filter(has).count() >= needed && moved) || planted(Mutant::TransferNotAwaited)
         };
-        heard >= usize::from(next.majority()) && Partition::all().all(taken)
+        heard >= usize::from(next.majority()) && chosen.partitions().all(taken)
     }
 
     /// A client of this node, or of another, asks for a change.
@@ -631,17 +631,21 @@ impl Topology {
         if steps == [Step::GiveUp] {
             return config.abort().ok_or(Refusal::NoChange);
         }
+        if let [Step::Create { name, namespace }] = steps {
+            let next = config.create(name, *namespace)?;
+            let in_progress = Refusal::ConfigChangeInProgress { epoch: config.epoch };
+            return if self.register.is_proposing() { Err(in_progress) } else { Ok(next) };
+        }
         if config.next.is_some() || self.register.is_proposing() || self.is_preparing(cx) {
             return Err(Refusal::ConfigChangeInProgress { epoch: config.epoch });
         }
         let next = change::apply(config, steps, cx.view)?;
         if planted(Mutant::OneStepChange) {
             let joint = config.begin(next);
-            let at = |since: Epoch| since.min(joint.epoch);
-            let shortened = |done: ClusterConfig| ClusterConfig {
-                epoch: joint.epoch,
-                since: done.since.iter().copied().map(at).collect(),
-                ..done
+            let shortened = |mut done: ClusterConfig| {
+                done.epoch = joint.epoch;
+                done.since.values_mut().flatten().for_each(|since| *since = joint.epoch.min(*since));
+                done
             };
             return joint.complete().map(shortened).ok_or(Refusal::NoChange);
         }

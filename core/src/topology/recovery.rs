@@ -37,7 +37,6 @@ use super::{Event, Msg, Outcome, Record, Timer, Topology, announce};
 use crate::cluster::ClusterConfig;
 use crate::id::{ClusterId, NodeId, OpId, RequestId};
 use crate::member::State;
-use crate::placement::Partition;
 use crate::protocol::{Ctx, Effects};
 use crate::quorum::majority;
 use crate::refusal::Refusal;
@@ -321,7 +320,7 @@ fn has_majority(cx: &Ctx<'_>, config: &ClusterConfig) -> bool {
     };
     let enough = |group: &[NodeId]| group.iter().filter(lives).count() >= usize::from(majority(group.len() as u8));
     let chosen = Chosen::new(config.clone());
-    let partitions = Partition::all().all(|partition| {
+    let partitions = chosen.partitions().all(|partition| {
         let owners = chosen.owners(partition);
         enough(owners.current) && owners.next.is_none_or(enough)
     });

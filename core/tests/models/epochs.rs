@@ -503,7 +503,7 @@ impl Change {
                 Turn::GiveUp => last.abort().expect("it is joint"),
                 Turn::Replace(next) => {
                     let (epoch, current) = (last.epoch.next(), roster(next));
-                    ClusterConfig { epoch, current, since: vec![epoch; last.since.len()], ..last.clone() }
+                    ClusterConfig { epoch, current, since: BTreeMap::from([(0, vec![epoch; 256])]), ..last.clone() }
                 }
             };
             assert!(last.allows(&next) || matches!(turn, Turn::Replace(_)));

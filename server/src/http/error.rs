@@ -29,9 +29,9 @@ pub(super) fn refused(refusal: &Refusal) -> Response {
         | Refusal::StorageLost
         | Refusal::Recovering
         | Refusal::Leaving => StatusCode::SERVICE_UNAVAILABLE,
-        Refusal::BadLevel { .. } | Refusal::InvalidContext => StatusCode::BAD_REQUEST,
+        Refusal::BadLevel { .. } | Refusal::InvalidContext | Refusal::BadNamespace => StatusCode::BAD_REQUEST,
         Refusal::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-        Refusal::UnknownMember { .. } => StatusCode::NOT_FOUND,
+        Refusal::UnknownMember { .. } | Refusal::NoNamespace => StatusCode::NOT_FOUND,
         Refusal::TooManySiblings
         | Refusal::ConfigChangeInProgress { .. }
         | Refusal::TooFewMembers { .. }
@@ -40,6 +40,8 @@ pub(super) fn refused(refusal: &Refusal) -> Response {
         | Refusal::NotASurvivor
         | Refusal::SurvivorSilent { .. }
         | Refusal::NotANumber
+        | Refusal::WrongMode { .. }
+        | Refusal::NamespaceExists { .. }
         | Refusal::NoChange => StatusCode::CONFLICT,
         Refusal::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
         Refusal::Overloaded => StatusCode::TOO_MANY_REQUESTS,

@@ -6,6 +6,8 @@
 //! - with the context of an earlier read, exactly what that read saw;
 //! - with the word `none`, nothing: it becomes a sibling of whatever is there.
 //!
+//! `?namespace=` names the namespace; `?r=` and `?w=` say how many owners answer and hold, as far as it allows.
+//!
 //! A key with several siblings answers 300 with all of them. A retry names itself with `qunlong-request-id`.
 
 #![expect(clippy::result_large_err, reason = "an error here is the finished answer")]
@@ -26,7 +28,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::error::{error, refused};
-use super::{App, value_of, wants_json, within};
+use super::{App, key_of, outside, value_of, wants_json, within};
 
 const CONTEXT: HeaderName = HeaderName::from_static("qunlong-context");
 pub(super) const OUTCOME: HeaderName = HeaderName::from_static("qunlong-outcome");
@@ -41,6 +43,8 @@ pub(super) struct Options {
     w: Option<String>,
     /// Deadline in milliseconds.
     timeout: Option<u64>,
+    /// Of which namespace; the one that is called `default` if it is not said.
+    namespace: Option<String>,
     /// Of a listing.
     #[serde(default)]
     prefix: String,
@@ -54,8 +58,8 @@ pub(super) async fn read(
     Query(options): Query<Options>,
     headers: HeaderMap,
 ) -> Result<Response, Response> {
-    let op =
-        KvOp::Get { key: key.as_str().into(), read: level(options.r.as_deref())?, within: within(options.timeout) };
+    let inside = key_of(options.namespace.as_deref(), &key);
+    let op = KvOp::Get { key: inside, read: level(options.r.as_deref())?, within: within(options.timeout) };
     let KvOutcome::Read { versions, answered } = ask(&app, op).await? else { return Err(mixed_up()) };
     let values: Vec<&Sibling> = versions.values().collect();
     let status = match values.len() {
@@ -120,7 +124,7 @@ async fn put(
     headers: &HeaderMap,
 ) -> Result<Response, Response> {
     let op = KvOp::Put {
-        key: key.into(),
+        key: key_of(options.namespace.as_deref(), key),
         value,
         context: write_context(headers)?,
         write: write_id(headers)?,
@@ -143,15 +147,16 @@ async fn put(
 }
 
 pub(super) async fn list(State(app): State<App>, Query(options): Query<Options>) -> Result<Response, Response> {
+    let inside = |key: &str| key_of(options.namespace.as_deref(), key);
     let op = KvOp::List {
-        prefix: options.prefix.as_str().into(),
-        after: options.after.as_deref().map(Bytes::from),
+        prefix: inside(&options.prefix),
+        after: options.after.as_deref().map(inside),
         limit: options.limit.unwrap_or(limits::LIST_KEYS),
         within: within(options.timeout),
     };
     let KvOutcome::Listed { entries, next, answered } = ask(&app, op).await? else { return Err(mixed_up()) };
-    let keys: Vec<Value> = entries.iter().map(|(key, versions)| describe(&key.to_string(), versions)).collect();
-    let next = next.map(|next| next.to_string());
+    let keys: Vec<Value> = entries.iter().map(|(key, versions)| describe(&outside(key), versions)).collect();
+    let next = next.map(|next| outside(&next));
     Ok(Json(json!({ "keys": keys, "next": next, "answered": answered, "outcome": "done" })).into_response())
 }
 
@@ -184,14 +189,16 @@ fn describe(key: &str, versions: &Versions) -> Value {
     json!({ "key": key, "values": values })
 }
 
+const LEVELS: &str = "r and w are a number, `one`, `quorum`, `all` or `local_zone`";
+
 fn level(text: Option<&str>) -> Result<Level, Response> {
     match text {
-        None | Some("majority") => Ok(Level::Majority),
+        None => Ok(Level::Usual),
+        Some("one") => Ok(Level::Count(1)),
+        Some("majority" | "quorum") => Ok(Level::Majority),
         Some("all") => Ok(Level::All),
-        Some(count) => count
-            .parse()
-            .map(Level::Count)
-            .map_err(|_| error(StatusCode::BAD_REQUEST, "BAD_LEVEL", "r and w are a number, `majority` or `all`")),
+        Some("local_zone") => Ok(Level::LocalZone),
+        Some(count) => count.parse().map(Level::Count).map_err(|_| error(StatusCode::BAD_REQUEST, "BAD_LEVEL", LEVELS)),
     }
 }
 

@@ -7,6 +7,7 @@ mod demo;
 mod error;
 mod kv;
 mod members;
+mod namespaces;
 mod policy;
 mod registers;
 mod topology;
@@ -22,9 +23,9 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::header::ACCEPT;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get, post};
+use axum::routing::{any, get, post, put};
 use axum::{Json, Router, middleware};
-use qunlong_core::{Bytes, Refusal, limits};
+use qunlong_core::{Bytes, Refusal, key, limits, namespace};
 use serde_json::{Value, json};
 use tower_http::services::ServeDir;
 
@@ -56,6 +57,8 @@ pub(crate) fn router(app: App) -> Router {
         )
         .route("/v1/members", get(members::list))
         .route("/v1/members/{id}/farewell", post(members::farewell))
+        .route("/v1/namespaces", get(namespaces::list))
+        .route("/v1/namespaces/{name}", put(namespaces::create))
         .route("/v1/status", get(status))
         .route("/v1/topology", get(topology::show))
         .route("/v1/topology/changes", post(topology::change_it))
@@ -97,6 +100,16 @@ fn limited(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
 /// The deadline that a request asks for, in milliseconds.
 fn within(timeout: Option<u64>) -> Option<qunlong_core::Duration> {
     timeout.map(|ms| qunlong_core::Duration::millis(ms.min(limits::DEADLINE_MAX.as_millis())))
+}
+
+/// A key of the namespace that a request names, if it names one.
+fn key_of(namespace: Option<&str>, key: &str) -> Bytes {
+    namespace.map_or_else(|| key.into(), |name| namespace::key_in(name, key.as_bytes()))
+}
+
+/// What clients call a key.
+fn outside(key: &Bytes) -> String {
+    key::place_of(key).map_or_else(|| key.to_string(), |place| Bytes::from(place.key).to_string())
 }
 
 fn wants_json(headers: &HeaderMap) -> bool {

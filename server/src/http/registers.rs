@@ -29,7 +29,7 @@ use serde_json::json;
 
 use super::error::{error, refused};
 use super::kv::{OUTCOME, REQUEST_ID, mixed_up};
-use super::{App, value_of, wants_json, within};
+use super::{App, key_of, value_of, wants_json, within};
 
 const SEEN: HeaderName = HeaderName::from_static("qunlong-seen");
 
@@ -38,6 +38,8 @@ const SEEN: HeaderName = HeaderName::from_static("qunlong-seen");
 pub(super) struct Options {
     /// Deadline in milliseconds.
     timeout: Option<u64>,
+    /// Of which namespace; the one that is called `registers` if it is not said.
+    namespace: Option<String>,
     /// Of a `POST`: add this.
     increment: Option<i64>,
     /// Of a `POST`: append the body.
@@ -50,7 +52,8 @@ pub(super) async fn read(
     Query(options): Query<Options>,
     headers: HeaderMap,
 ) -> Result<Response, Response> {
-    let op = RegisterOp::Get { key: key.as_str().into(), within: within(options.timeout) };
+    let inside = key_of(options.namespace.as_deref(), &key);
+    let op = RegisterOp::Get { key: inside, within: within(options.timeout) };
     let RegisterOutcome::Read { value, version } = ask(&app, op).await? else { return Err(mixed_up()) };
     let wants_json = wants_json(&headers);
     let status = if value.is_some() { StatusCode::OK } else { StatusCode::NOT_FOUND };
@@ -127,7 +130,8 @@ async fn change(
     headers: &HeaderMap,
 ) -> Result<Response, Response> {
     let (name, seen) = (name(headers)?, seen(headers)?);
-    let op = RegisterOp::Change { key: key.into(), change, name, seen, within: within(options.timeout) };
+    let (key, within) = (key_of(options.namespace.as_deref(), key), within(options.timeout));
+    let op = RegisterOp::Change { key, change, name, seen, within };
     let RegisterOutcome::Changed { name, version, number } = ask(app, op).await? else { return Err(mixed_up()) };
     let mut body = json!({ "outcome": "done", "version": version, "request_id": name.to_string() });
     if let Some(number) = number {

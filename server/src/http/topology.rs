@@ -9,7 +9,6 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use qunlong_core::cluster::ClusterConfig;
 use qunlong_core::member::State as MemberState;
-use qunlong_core::placement::{Partition, Placement};
 use qunlong_core::roster::Roster;
 use qunlong_core::topology::{Followed, Op, Outcome, Step, spare_servers};
 use qunlong_core::{NodeId, Outcome as AnyOutcome, Refusal};
@@ -24,7 +23,7 @@ use crate::driver::Snapshot;
 pub(super) async fn show(State(app): State<App>) -> Result<Json<Value>, Response> {
     let snapshot = snapshot(&app).await?;
     let Some(config) = &snapshot.config else { return Err(refused(&Refusal::NoEpoch)) };
-    let placement = Placement::new(&config.current, config.replicas);
+    let placement = config.placement(&config.current);
     let seats = config.current.storage.iter().map(|(&node, seat)| {
         json!({
             "id": node,
@@ -34,7 +33,7 @@ pub(super) async fn show(State(app): State<App>) -> Result<Json<Value>, Response
             "zone": seat.zone,
             "votes": config.current.voters.contains(&node),
             "alive": is_alive(&snapshot, node),
-            "partitions": Partition::all().filter(|&p| placement.owners(p).contains(&node)).count(),
+            "partitions": config.partitions().filter(|&p| placement.owners(p).contains(&node)).count(),
         })
     });
     Ok(Json(json!({
@@ -87,7 +86,7 @@ fn change(snapshot: &Snapshot, config: &ClusterConfig, next: &Roster) -> Value {
 
 fn spare(snapshot: &Snapshot, config: &ClusterConfig) -> usize {
     let rosters = config.rosters();
-    rosters.map(|roster| spare_servers(roster, config.replicas, |node, _| is_alive(snapshot, node))).min().unwrap_or(0)
+    rosters.map(|roster| spare_servers(roster, &config.copies(), |node, _| is_alive(snapshot, node))).min().unwrap_or(0)
 }
 
 fn is_alive(snapshot: &Snapshot, node: NodeId) -> bool {

@@ -40,8 +40,8 @@ pub fn Board(screen: &Screen) -> Html {
     let row = |square: &Square| {
         let marks = selected.is_some_and(|node| square.owners.contains(&node));
         html! {
-            <tr key={square.partition.0.to_string()} class={classes!(marks.then_some("me"))}>
-                <td class="number">{ square.partition.0 }</td>
+            <tr key={square.partition.to_string()} class={classes!(marks.then_some("me"))}>
+                <td class="number">{ square.partition.to_string() }</td>
                 <td>{ badges(&world, &square.owners) }</td>
                 <td>if let Some(next) = &square.next { { badges(&world, next) } }</td>
             </tr>
@@ -86,12 +86,12 @@ fn Squares(props: &SquaresProps) -> Html {
         names.collect::<Vec<_>>().join(", ")
     };
     let square = |square: &Square| {
-        let at = usize::from(square.partition.0);
+        let at = usize::from(square.partition.slot());
         let (x, y) = (at % SIDE * STEP + 1, at / SIDE * STEP + 1);
         let first = square.owners.first().copied();
         let owned = props.selected.is_none_or(|node| square.owners.contains(&node));
         let second = props.selected.filter(|_| owned && props.selected != first);
-        let mut told = format!("{} {}: {}", texts.partition, square.partition.0, named(&square.owners));
+        let mut told = format!("{} {}: {}", texts.partition, square.partition, named(&square.owners));
         if let Some(next) = &square.next {
             told.push_str(&format!(" → {}", named(next)));
         }
@@ -117,7 +117,8 @@ fn Squares(props: &SquaresProps) -> Html {
                     <rect class="hatch" width="2.4" height="6" />
                 </pattern>
             </defs>
-            { for props.ownership.squares.iter().map(square) }
+            // Keys with more copies have the same owners, and more of them.
+            { for props.ownership.squares.iter().filter(|square| square.partition.class() == 0).map(square) }
         </svg>
     }
 }

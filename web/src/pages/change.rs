@@ -1,7 +1,6 @@
 //! The newest change of who owns and votes: who comes and goes, how far the owners to come are, and the votes.
 
 use qunlong_core::NodeId;
-use qunlong_core::placement::PARTITIONS;
 use qunlong_core::topology::Progress;
 use yew::prelude::*;
 
@@ -88,7 +87,7 @@ pub fn ChangePanel(screen: &Screen) -> Html {
                         <dt>{ texts.change_joins }</dt><dd>{ some(change.joins()) }</dd>
                         <dt>{ texts.change_leaves }</dt><dd>{ some(change.leaves()) }</dd>
                         if weighs.len() > 0 { <dt>{ texts.change_weighs }</dt><dd>{ for weighs }</dd> }
-                        <dt>{ texts.change_moved }</dt><dd>{ format!("{} / {PARTITIONS}", change.moved) }</dd>
+                        <dt>{ texts.change_moved }</dt><dd>{ format!("{} / {}", change.moved, change.joint.partitions().count()) }</dd>
                     </dl>
                     { takers(screen, &world, &change) }
                 </div>

@@ -1,7 +1,7 @@
 //! Keys: read and write through this tab's own node, with siblings shown and resolvable.
 
 use qunlong_core::kv::{Op, Outcome, WriteContext};
-use qunlong_core::placement::{Partition, Placement};
+use qunlong_core::placement::Partition;
 use qunlong_core::quorum::{Level, majority};
 use qunlong_core::version::{Context, Versions};
 use qunlong_core::{Bytes, NodeId, Refusal};
@@ -262,7 +262,7 @@ fn one_key(screen: &Screen, open: Option<&Open>, write: &Callback<(String, Optio
         .status
         .config
         .as_ref()
-        .map(|config| Placement::new(&config.current, config.replicas).owners(Partition::of(key.as_bytes())).to_vec())
+        .map(|config| config.placement(&config.current).owners(Partition::of(key.as_bytes())).to_vec())
         .unwrap_or_default();
     let quorum = world.status.config.as_ref().map(|config| {
         let needed = majority(config.replicas);
