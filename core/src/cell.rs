@@ -12,6 +12,10 @@
 //! been its own, nobody knows whether it is new. In both cases it is refused, and nothing changes. Otherwise it was never
 //! carried out, and is now. A request that changed nothing leaves no trace: asked again, it is tried again.
 //!
+//! **A deadline is carried out, not assumed.** A value may be wanted only until a time. Whoever finds that time passed by its
+//! own clock removes the value, which is a change like any other and makes a version, and answers after it. So no two
+//! readers differ on whether a value is there, whatever their clocks show.
+//!
 //! **A version counts the changes** and never restarts, not by a delete either: who compares by version is never taken in
 //! by a value that has come back.
 
@@ -23,11 +27,14 @@ use crate::bytes::Bytes;
 use crate::id::Name;
 use crate::limits;
 use crate::mutant::{Mutant, planted};
+use crate::time::WallTime;
 
 /// The content of one register.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Cell {
     value: Option<Bytes>,
+    /// When the value is to be removed.
+    expires: Option<WallTime>,
     version: u64,
     /// One for each session, by version, at most [`limits::RESULTS`].
     results: Vec<Kept>,
@@ -73,10 +80,19 @@ pub enum Change {
         value: Bytes,
         /// Only then.
         when: When,
+        /// For how long.
+        expiry: Expiry,
     },
     /// Removes the value; the version goes on.
     Delete {
         /// Only then.
+        when: When,
+    },
+    /// Sets, or takes away, the deadline of the value that is there.
+    Expire {
+        /// When it is to be removed; `None` for never.
+        at: Option<WallTime>,
+        /// Only then. Where there is no value there is nothing to set it of.
         when: When,
     },
     /// Adds to a number, which is written in decimal digits; nothing counts as 0.
@@ -91,17 +107,29 @@ pub enum Change {
     },
 }
 
+/// For how long a value is wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Expiry {
+    /// Until it is changed.
+    #[default]
+    Never,
+    /// As long as the value that it replaces.
+    Keep,
+    /// Until then at most.
+    At(WallTime),
+}
+
 impl Change {
     /// Bytes of the values in it.
     #[must_use]
     pub fn weight(&self) -> usize {
         let of = |when: &When| match when {
             When::Holds(Some(value)) => value.len(),
-            When::Always | When::Version(_) | When::Holds(None) => 0,
+            When::Always | When::Version(_) | When::Holds(None) | When::Exists => 0,
         };
         match self {
-            Self::Put { value, when } => value.len().max(of(when)),
-            Self::Delete { when } => of(when),
+            Self::Put { value, when, .. } => value.len().max(of(when)),
+            Self::Delete { when } | Self::Expire { when, .. } => of(when),
             Self::Increment { .. } => 0,
             Self::Append { suffix } => suffix.len(),
         }
@@ -118,6 +146,8 @@ pub enum When {
     Version(u64),
     /// It holds this, or nothing.
     Holds(Option<Bytes>),
+    /// It holds anything.
+    Exists,
 }
 
 /// Why a change was not made. The register is as it was.
@@ -134,6 +164,14 @@ pub enum NotDone {
     TooLarge,
     /// Its session has gone on without it, or so much was forgotten since `seen` that nobody knows whether it was done.
     SessionExpired,
+}
+
+/// What a change makes of a value.
+struct Made {
+    value: Option<Bytes>,
+    expires: Option<WallTime>,
+    /// The sum, if it was an increment.
+    number: Option<i64>,
 }
 
 /// What a content knows of a request.
@@ -167,6 +205,24 @@ impl Cell {
         self.value.as_ref()
     }
 
+    /// When the value is to be removed, if it is not wanted for good.
+    #[must_use]
+    pub fn expires(&self) -> Option<WallTime> {
+        self.expires
+    }
+
+    /// Whether the value's time has passed.
+    #[must_use]
+    pub fn is_over(&self, now: WallTime) -> bool {
+        self.expires.is_some_and(|at| at <= now)
+    }
+
+    /// The content after the value was removed because its time has passed.
+    #[must_use]
+    pub fn expired(self) -> Self {
+        Self { value: None, expires: None, version: self.version + 1, ..self }
+    }
+
     /// How many changes were made; 0 if it was never written.
     #[must_use]
     pub fn version(&self) -> u64 {
@@ -176,6 +232,7 @@ impl Cell {
     /// Whether it can have come about by changes.
     #[must_use]
     pub fn is_sound(&self) -> bool {
+        let expires = self.expires.is_none() || self.value.is_some();
         let fits = self.value.as_ref().is_none_or(|value| value.len() <= limits::VALUE_BYTES);
         let in_order = self.results.is_sorted_by(|a, b| a.done.version < b.done.version);
         let last = self.results.last().map_or(self.forgotten, |kept| kept.done.version);
@@ -183,7 +240,7 @@ impl Cell {
         let counted = self.forgotten < first && last <= self.version;
         let countable = self.version <= limits::CELL_VERSION;
         let since = self.results.iter().all(|kept| kept.since <= kept.done.version);
-        fits && in_order && since && counted && countable && self.results.len() <= limits::RESULTS
+        fits && expires && in_order && since && counted && countable && self.results.len() <= limits::RESULTS
     }
 
     /// The same value in a cluster that was recovered: its version lies above `base`, beyond all that the old cluster could
@@ -194,7 +251,7 @@ impl Cell {
             return self;
         }
         let version = self.version.saturating_add(base);
-        Self { value: self.value, version, results: Vec::new(), forgotten: version }
+        Self { version, results: Vec::new(), forgotten: version, ..self }
     }
 
     /// Whether it is certain that a request was not carried out up to this version, if its client had seen that one. What
@@ -234,32 +291,45 @@ impl Cell {
             Memory::No { .. } | Memory::Later => return Applied::Not(NotDone::SessionExpired),
         }
         match self.change(&request.change) {
-            Ok((value, number)) => {
-                let restarts = planted(Mutant::VersionRestarts) && value.is_none();
-                let done = Done { version: if restarts { 1 } else { self.version + 1 }, number };
-                Applied::Next(self.after(value, request.name, done), done)
+            Ok(made) => {
+                let restarts = planted(Mutant::VersionRestarts) && made.value.is_none();
+                let done = Done { version: if restarts { 1 } else { self.version + 1 }, number: made.number };
+                Applied::Next(self.after(made, request.name, done), done)
             }
             Err(why) => Applied::Not(why),
         }
     }
 
-    fn change(&self, change: &Change) -> Result<(Option<Bytes>, Option<i64>), NotDone> {
+    /// What a change makes of the value.
+    fn change(&self, change: &Change) -> Result<Made, NotDone> {
         match change {
-            Change::Put { value, when } => {
+            Change::Put { value, when, expiry } => {
                 self.holds(when)?;
-                Ok((Some(fitting(value.clone())?), None))
+                let expires = match *expiry {
+                    Expiry::Never => None,
+                    Expiry::Keep => self.expires,
+                    Expiry::At(at) => Some(at),
+                };
+                Ok(Made { value: Some(fitting(value.clone())?), expires, number: None })
             }
             Change::Delete { when } => {
                 self.holds(when)?;
-                Ok((None, None))
+                Ok(Made { value: None, expires: None, number: None })
+            }
+            Change::Expire { at, when } => {
+                self.holds(when)?;
+                self.holds(&When::Exists)?;
+                Ok(Made { value: self.value.clone(), expires: *at, number: None })
             }
             Change::Increment { by } => {
                 let number = self.number()?.checked_add(*by).ok_or(NotDone::NotANumber)?;
-                Ok((Some(Bytes::from(alloc::format!("{number}").as_str())), Some(number)))
+                let value = Some(Bytes::from(alloc::format!("{number}").as_str()));
+                Ok(Made { value, expires: self.expires, number: Some(number) })
             }
             Change::Append { suffix } => {
                 let before = self.value.as_deref().unwrap_or_default();
-                Ok((Some(fitting(Bytes::from([before, suffix].concat()))?), None))
+                let value = Some(fitting(Bytes::from([before, suffix].concat()))?);
+                Ok(Made { value, expires: self.expires, number: None })
             }
         }
     }
@@ -269,6 +339,7 @@ impl Cell {
             When::Always => true,
             When::Version(version) => self.version == *version,
             When::Holds(value) => self.value == *value,
+            When::Exists => self.value.is_some(),
         };
         if holds { Ok(()) } else { Err(NotDone::Conflict { version: self.version }) }
     }
@@ -281,9 +352,9 @@ impl Cell {
         if alloc::format!("{number}") == text { Ok(number) } else { Err(NotDone::NotANumber) }
     }
 
-    fn after(&self, value: Option<Bytes>, name: Name, done: Done) -> Self {
+    fn after(&self, made: Made, name: Name, done: Done) -> Self {
         let (mut results, mut forgotten) = (self.results.clone(), self.forgotten);
-        if planted(Mutant::VersionRestarts) && value.is_none() {
+        if planted(Mutant::VersionRestarts) && made.value.is_none() {
             (results, forgotten) = (Vec::new(), 0);
         }
         let before = results.iter().position(|kept| kept.name.session == name.session).map(|at| results.remove(at));
@@ -292,7 +363,7 @@ impl Cell {
         }
         let since = before.map_or(done.version, |kept| kept.since);
         results.push(Kept { name, done, since });
-        Self { value, version: done.version, results, forgotten }
+        Self { value: made.value, expires: made.expires, version: done.version, results, forgotten }
     }
 }
 
@@ -313,7 +384,7 @@ mod tests {
     }
 
     fn put(value: &str, when: When) -> Change {
-        Change::Put { value: Bytes::from(value), when }
+        Change::Put { value: Bytes::from(value), when, expiry: Expiry::Never }
     }
 
     fn next(cell: &Cell, id: u8, change: Change) -> Cell {
@@ -356,6 +427,24 @@ mod tests {
             let answer = cell.apply(&request(6, cell.version(), Change::Increment { by }));
             assert_eq!(answer, Applied::Not(NotDone::NotANumber), "{:?}", cell.value());
         }
+    }
+
+    #[test]
+    fn a_value_has_a_deadline_until_it_is_set_for_good() {
+        let (soon, later) = (WallTime(1_000), WallTime(2_000));
+        let set = |value: &str, expiry| Change::Put { value: Bytes::from(value), when: When::Always, expiry };
+        let one = next(&Cell::default(), 1, set("1", Expiry::At(soon)));
+        assert!(!one.is_over(WallTime(999)) && one.is_over(soon));
+        let kept = next(&next(&one, 2, Change::Increment { by: 1 }), 3, set("3", Expiry::Keep));
+        assert_eq!((kept.expires(), next(&kept, 4, set("4", Expiry::Never)).expires()), (Some(soon), None));
+        let moved = next(&kept, 5, Change::Expire { at: Some(later), when: When::Exists });
+        assert_eq!((moved.value(), moved.expires()), (Some(&Bytes::from("3")), Some(later)));
+        let over = moved.clone().expired();
+        assert_eq!((over.value(), over.expires(), over.version()), (None, None, moved.version() + 1));
+        assert!(over.is_sound());
+        let nothing = request(6, 0, Change::Expire { at: Some(later), when: When::Always });
+        assert!(matches!(over.apply(&nothing), Applied::Not(NotDone::Conflict { .. })));
+        assert_eq!(next(&moved, 7, Change::Delete { when: When::Exists }).expires(), None);
     }
 
     #[test]

@@ -15,6 +15,9 @@ use alloc::vec::Vec;
 
 use crate::limits;
 
+/// What lies behind all keys of namespaces, and before all others.
+pub const BEHIND_NAMESPACES: &[u8] = &[0, u8::MAX];
+
 /// Where a key belongs, and what clients call it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place<'a> {

@@ -297,6 +297,8 @@ impl Payload {
                 registers::Msg::Outbid { .. } => MessageKind::Outbid,
                 registers::Msg::Report { .. } => MessageKind::Report,
                 registers::Msg::Reported { .. } => MessageKind::Reported,
+                registers::Msg::List { .. } => MessageKind::List,
+                registers::Msg::Listed { .. } => MessageKind::ListReply,
                 registers::Msg::Keys { .. } => MessageKind::Keys,
                 registers::Msg::Kept { .. } => MessageKind::Kept,
             },

@@ -55,6 +55,10 @@ pub const RELAYS: usize = 4;
 pub const RUMOURS_PER_MESSAGE: usize = 8;
 /// Members in one push-pull answer. The rest follows in the next exchange.
 pub const DELTA_MEMBERS: usize = 512;
+/// Listings of registers that a node coordinates at once. Beyond: `OVERLOADED`.
+pub const LISTINGS: usize = 64;
+/// Registers whose time has passed that an owner removes at once. The rest waits for a second.
+pub const EXPIRED: usize = 256;
 /// Keys in one page of a listing. More: the answer says where to go on.
 pub const LIST_KEYS: u32 = 256;
 /// Bytes that one owner adds to a listing before it stops and says where.

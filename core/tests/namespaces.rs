@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use qunlong_core::cell::{Change, When};
+use qunlong_core::cell::{Change, Expiry, When};
 use qunlong_core::kv::{self, WriteContext};
 use qunlong_core::namespace::{Mode, Namespace, key_in};
 use qunlong_core::placement::Partition;
@@ -36,7 +36,7 @@ fn create(sim: &mut Sim, place: usize, name: &str, mode: Mode, replicas: u8) -> 
 }
 
 fn set(namespace: &str, key: &str, value: &str) -> registers::Op {
-    let change = Change::Put { value: Bytes::from(value), when: When::Always };
+    let change = Change::Put { value: Bytes::from(value), when: When::Always, expiry: Expiry::Never };
     registers::Op::Change { key: key_in(namespace, key.as_bytes()), change, name: None, seen: 0, within: None }
 }
 

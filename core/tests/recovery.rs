@@ -306,11 +306,11 @@ fn survivors_know_the_same_epoch_before_they_leave() {
 /// count to, so nobody takes a value of the new one for one of the old.
 #[test]
 fn registers_of_survivors_live_on_with_versions_above_all_before() {
-    use qunlong_core::cell::{Change, When};
+    use qunlong_core::cell::{Change, Expiry, When};
     use qunlong_core::registers;
     let change =
         |n: usize, change: Change| registers::Op::Change { key: key(n), change, name: None, seen: 0, within: None };
-    let set = |n, value: &str, when| change(n, Change::Put { value: Bytes::from(value), when });
+    let set = |n, value: &str, when| change(n, Change::Put { value: Bytes::from(value), when, expiry: Expiry::Never });
     for (seed, servers, survivors) in [(1, 5, 2), (5, 7, 3)] {
         let mut sim = cluster(seed, servers as u8);
         for n in 0..60 {
@@ -334,7 +334,7 @@ fn registers_of_survivors_live_on_with_versions_above_all_before() {
         assert!(sim.run_until(Duration::secs(60), |sim| is_served(sim, &alive)), "seed {seed}: it is not served");
         for (n, was_held) in held.into_iter().enumerate() {
             let place = n % survivors;
-            let Ok(Outcome::Registers(registers::Outcome::Read { value, version })) =
+            let Ok(Outcome::Registers(registers::Outcome::Read { value, version, .. })) =
                 ask(&mut sim, place, registers::Op::Get { key: key(n), within: None })
             else {
                 panic!("register {n} cannot be read");

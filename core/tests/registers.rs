@@ -1,13 +1,13 @@
 //! Registers, by way of the simulator: what they answer, whom they ask, and what they survive.
 
-use qunlong_core::cell::{Change, When};
+use qunlong_core::cell::{Change, Expiry, When};
 use qunlong_core::lift::{EventKind, MessageKind, Payload};
 use qunlong_core::registers::{self, Op, Outcome};
-use qunlong_core::sim::cluster::Sim;
+use qunlong_core::sim::cluster::{EPOCH_WALL, Sim};
 use qunlong_core::topology::{self, Step};
 use qunlong_core::trace::Level;
 use qunlong_core::wire::Envelope;
-use qunlong_core::{Bytes, Duration, Epoch, Name, NodeId, OpId, Refusal, RequestId, WriteId};
+use qunlong_core::{Bytes, Duration, Epoch, Name, NodeId, OpId, Refusal, RequestId, WallTime, WriteId};
 
 fn cluster(seed: u64, servers: u8) -> Sim {
     let mut sim = Sim::with(seed, servers, 0, 3, |config| config.autopilot.enabled = false);
@@ -37,7 +37,7 @@ fn change(key: &str, change: Change) -> Op {
 }
 
 fn put(key: &str, value: &str, when: When) -> Op {
-    change(key, Change::Put { value: Bytes::from(value), when })
+    change(key, Change::Put { value: Bytes::from(value), when, expiry: Expiry::Never })
 }
 
 fn add(key: &str, by: i64) -> Op {
@@ -46,7 +46,7 @@ fn add(key: &str, by: i64) -> Op {
 
 fn get(sim: &mut Sim, place: usize, key: &str) -> (Option<Bytes>, u64) {
     match ask(sim, place, Op::Get { key: Bytes::from(key), within: None }) {
-        Ok(Outcome::Read { value, version }) => (value, version),
+        Ok(Outcome::Read { value, version, .. }) => (value, version),
         other => panic!("not read: {other:?}"),
     }
 }
@@ -155,6 +155,75 @@ fn a_request_is_carried_out_once() {
     }
     assert_eq!(ask(&mut sim, 2, named(200, 5)), Err(Refusal::SessionExpired { version: 165 }), "others are many");
     assert_eq!(get(&mut sim, 1, "n"), (Some(Bytes::from("169")), 165));
+}
+
+/// A value is wanted for a while: whoever finds that over, a reader, a writer or an owner, removes it, which makes a
+/// version; and owners whose clocks differ never tell different things.
+#[test]
+fn a_value_whose_time_has_passed_is_removed_and_not_hidden() {
+    let mut sim = cluster(1, 3);
+    let until = |sim: &Sim, key: &str, span: Duration| {
+        let at = EPOCH_WALL + sim.now().0 + span.0;
+        change(key, Change::Put { value: Bytes::from("7"), when: When::Always, expiry: Expiry::At(WallTime(at)) })
+    };
+    for key in ["read", "written", "left"] {
+        let op = until(&sim, key, Duration::secs(3));
+        assert_eq!(version(ask(&mut sim, 1, op)), 1);
+        assert_eq!(get(&mut sim, 2, key), (Some(Bytes::from("7")), 1));
+    }
+    sim.run_for(Duration::millis(2_500));
+    assert_eq!(get(&mut sim, 2, "read"), (Some(Bytes::from("7")), 1));
+    // Nobody's timer has come by then, for it looks once a second.
+    sim.run_for(Duration::millis(501));
+    assert_eq!(get(&mut sim, 0, "read"), (None, 2));
+    assert_eq!(version(ask(&mut sim, 2, add("written", 1))), 3, "the removal made one, too");
+    assert_eq!(get(&mut sim, 0, "written").0, Some(Bytes::from("1")));
+    sim.run_for(Duration::secs(2));
+    let holds = |place: usize| {
+        let (_, cell) =
+            sim.node(place).expect("it runs").registers().get(b"left").expect("kept").accepted().expect("it");
+        (cell.value().cloned(), cell.version())
+    };
+    assert_eq!((holds(0), holds(1), holds(2)), ((None, 2), (None, 2), (None, 2)), "nobody has asked");
+    // One clock is an hour ahead: what it removes is gone for all, and nothing comes back.
+    let op = until(&sim, "early", Duration::secs(1_000));
+    ask(&mut sim, 1, op).expect("done");
+    let ahead = preferred(&sim, "early");
+    sim.set_wall(ahead, 3_600_000_000);
+    sim.run_for(Duration::secs(2));
+    for place in 0..3 {
+        assert_eq!(get(&mut sim, place, "early"), (None, 2));
+    }
+}
+
+/// Registers that hold a value are listed in order and in pages, deleted ones are not, with one owner down as well.
+#[test]
+fn registers_are_listed() {
+    let mut sim = cluster(1, 4);
+    for n in 0..10 {
+        ask(&mut sim, n % 4, put(&format!("k{n}"), "v", When::Always)).expect("done");
+    }
+    ask(&mut sim, 0, change("k4", Change::Delete { when: When::Always })).expect("done");
+    sim.crash(3);
+    let mut list = |prefix: &str, after: Option<Bytes>| {
+        let op = Op::List { prefix: Bytes::from(prefix), after, limit: 4, within: None };
+        match ask(&mut sim, 1, op) {
+            Ok(Outcome::Listed { keys, next }) => (keys.iter().map(Bytes::to_string).collect::<Vec<_>>(), next),
+            other => panic!("{other:?}"),
+        }
+    };
+    let (mut all, mut after) = (Vec::new(), None);
+    loop {
+        let (page, next) = list("k", after);
+        all.extend(page);
+        after = next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(all, ["k0", "k1", "k2", "k3", "k5", "k6", "k7", "k8", "k9"]);
+    assert_eq!(list("k7", None), (vec!["k7".to_owned()], None));
+    assert_eq!(list("x", None), (vec![], None));
 }
 
 #[test]

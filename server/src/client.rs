@@ -44,18 +44,28 @@ pub(crate) fn delete(server: &Server, key: &str) -> Result<(), Failure> {
 }
 
 pub(crate) fn list(server: &Server, prefix: &str) -> Result<(), Failure> {
+    each_page(server, "kv", prefix, |entry| {
+        let count = entry["values"].as_array().map_or(0, Vec::len);
+        let key = entry["key"].as_str().unwrap_or_default();
+        if count > 1 { println!("{key}\t({count} siblings)") } else { println!("{key}") }
+    })
+}
+
+fn list_registers(server: &Server, prefix: &str) -> Result<(), Failure> {
+    each_page(server, "registers", prefix, |key| println!("{}", key.as_str().unwrap_or_default()))
+}
+
+/// Asks for one page of keys after the other.
+fn each_page(server: &Server, what: &str, prefix: &str, each: impl Fn(&Value)) -> Result<(), Failure> {
     let mut after: Option<String> = None;
     loop {
-        let mut request = agent(server).get(in_namespace(server, format!("{server}/v1/kv"))).query("prefix", prefix);
+        let url = in_namespace(server, format!("{server}/v1/{what}"));
+        let mut request = agent(server).get(url).query("prefix", prefix);
         if let Some(after) = &after {
             request = request.query("after", after);
         }
         let answer = json_of(checked(server, request.call())?)?;
-        for entry in answer["keys"].as_array().into_iter().flatten() {
-            let count = entry["values"].as_array().map_or(0, Vec::len);
-            let key = entry["key"].as_str().unwrap_or_default();
-            if count > 1 { println!("{key}\t({count} siblings)") } else { println!("{key}") }
-        }
+        answer["keys"].as_array().into_iter().flatten().for_each(&each);
         after = answer["next"].as_str().map(str::to_owned);
         if after.is_none() {
             return Ok(());
@@ -70,12 +80,16 @@ pub(crate) fn register(server: &Server, what: Register) -> Result<(), Failure> {
     let if_version = |version: Option<u64>| version.map(|version| ("if-match", format!("\"{version}\"")));
     let (answer, printed) = match what {
         Register::Get { key, version } => return get_register(server, &url(&key), version),
-        Register::Put { key, value, condition } => {
+        Register::List { prefix } => return list_registers(server, &prefix),
+        Register::Put { key, value, condition, ttl } => {
             let body = bytes_of(&value)?;
             let absent = condition.if_absent.then(|| ("if-none-match", "*".to_owned()));
             let mut request = agent.put(url(&key)).header("content-type", "application/octet-stream");
             for (name, value) in absent.into_iter().chain(if_version(condition.if_version)) {
                 request = request.header(name, value);
+            }
+            if let Some(ttl) = ttl {
+                request = request.query("ttl", ttl.saturating_mul(1_000).to_string());
             }
             (request.send(&body[..]), "version")
         }

@@ -24,6 +24,8 @@ use crate::failure::Failure;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Nodes that do not leave in time are killed.
 const GOODBYE: Duration = Duration::from_secs(5);
+/// Where clients of Redis look for it.
+const RESP_PORT: u16 = 6_379;
 
 /// What a node passes on from the page.
 #[derive(Debug, Serialize, Deserialize)]
@@ -52,6 +54,8 @@ pub(crate) struct Cluster {
 
 struct Member {
     address: String,
+    /// Where it speaks the protocol of Redis.
+    resp: String,
     data: PathBuf,
     seeds: Vec<String>,
     bootstrap: Option<u8>,
@@ -89,8 +93,20 @@ fn print_welcome(cluster: &Cluster, data: &Path) {
         println!("    {name}  http://{}", localhost(&member.address));
     }
     println!("\n  Open the dashboard:  http://{}\n", localhost(&first));
+    let resp: Vec<&str> = cluster.nodes.values().map(|member| member.resp.as_str()).collect();
+    if resp.iter().all(|address| !address.ends_with(":0")) {
+        println!("  redis-cli works, too:  {}\n", resp.join(", "));
+    }
     println!("  Each tab that you open there becomes a node, too. Data and logs: {}", data.display());
     println!("  Ctrl-C stops everything.");
+}
+
+/// Where the n-th node speaks the protocol of Redis: in the usual demonstration where clients look for it, so that
+/// `redis-cli` finds the first one, else wherever there is room.
+async fn resp_address(port: u16, n: u16) -> String {
+    let usual = format!("127.0.0.1:{}", RESP_PORT + n);
+    let is_usual = port == crate::DEMO_PORT && TcpListener::bind(&usual).await.is_ok();
+    if is_usual { usual } else { "127.0.0.1:0".to_owned() }
 }
 
 fn localhost(address: &str) -> String {
@@ -116,7 +132,9 @@ impl Cluster {
             let name = format!("n{}", i + 1);
             let seeds = addresses.iter().filter(|other| *other != address).cloned().collect();
             let bootstrap = (i == 0).then_some(count);
-            let member = Member { address: address.clone(), data: data.join(&name), seeds, bootstrap, child: None };
+            let resp = resp_address(port, i as u16).await;
+            let data = data.join(&name);
+            let member = Member { address: address.clone(), resp, data, seeds, bootstrap, child: None };
             nodes.insert(name, member);
         }
         let mut cluster = Self { nodes, supervisor, web };
@@ -140,6 +158,7 @@ impl Cluster {
         let program = std::env::current_exe().map_err(|error| failed(&error))?;
         let mut command = Command::new(program);
         command.arg("node").args(["--listen", &member.address, "--name", name]).arg("--data").arg(&member.data);
+        command.args(["--resp", &member.resp]);
         command.args(["--supervisor", &supervisor.to_string(), "--tabs", "always"]);
         if !member.seeds.is_empty() {
             command.args(["--join", &member.seeds.join(",")]);

@@ -17,7 +17,7 @@ use qunlong_core::trace::Level;
 use qunlong_core::wire::{self, DecodeError, Side};
 use qunlong_core::{
     ClusterId, Event, Generation, Input, Instant, Node, NodeId, Now, Op, Outcome, Output, Refusal, RequestId, WallTime,
-    limits, membership,
+    kv, limits, membership, registers,
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -100,16 +100,17 @@ impl Commands {
     /// Asks the node; refused at once when it is behind.
     pub(crate) async fn request(&self, op: Op) -> Result<Outcome, Refusal> {
         let (reply, answer) = oneshot::channel();
-        let writes = matches!(op, Op::Kv(qunlong_core::kv::Op::Put { .. }));
+        let reads =
+            matches!(op, Op::Kv(kv::Op::Get { .. } | kv::Op::List { .. }) | Op::Registers(registers::Op::Get { .. }));
         self.0.try_send(Command::Request { op, reply }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Refusal::Overloaded,
             mpsc::error::TrySendError::Closed(_) => Refusal::Leaving,
         })?;
-        // The node stopped before it could answer: a write that had begun may still take effect.
-        answer.await.unwrap_or(Err(if writes {
-            Refusal::TimeoutUnknown { acked: 0, needed: 0 }
-        } else {
+        // The node stopped before it could answer: a change that had begun may still take effect.
+        answer.await.unwrap_or(Err(if reads {
             Refusal::Leaving
+        } else {
+            Refusal::TimeoutUnknown { acked: 0, needed: 0 }
         }))
     }
 

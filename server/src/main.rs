@@ -12,6 +12,7 @@ mod identity;
 mod link;
 mod node;
 mod recording;
+mod resp;
 mod store;
 
 use std::fmt;
@@ -22,6 +23,9 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use failure::Failure;
+
+/// The first port of the demonstration.
+const DEMO_PORT: u16 = 7_100;
 
 /// A leaderless cluster of servers and browser tabs.
 #[derive(Parser)]
@@ -139,6 +143,9 @@ enum Register {
         value: String,
         #[command(flatten)]
         condition: Condition,
+        /// Seconds after which the value is removed.
+        #[arg(long, value_name = "SECONDS")]
+        ttl: Option<u64>,
     },
     /// Remove the value; its version goes on.
     Delete {
@@ -152,6 +159,12 @@ enum Register {
         key: String,
         #[arg(default_value_t = 1, allow_negative_numbers = true)]
         by: i64,
+    },
+    /// List registers that hold a value.
+    List {
+        /// Only keys that begin with this.
+        #[arg(default_value = "")]
+        prefix: String,
     },
     /// Append to the value.
     Append {
@@ -279,6 +292,9 @@ struct NodeArguments {
     /// Seconds after which the autopilot gives a dead member's seat to another.
     #[arg(long, default_value_t = 60)]
     replace_after: u64,
+    /// Also speak the protocol of Redis, at this address. Anything but loopback needs --insecure.
+    #[arg(long, value_name = "ADDRESS")]
+    resp: Option<SocketAddr>,
     /// Serve the dashboard from this folder.
     #[arg(long)]
     web: Option<PathBuf>,
@@ -325,7 +341,7 @@ struct DemoArguments {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=9))]
     nodes: u8,
     /// The first node's port; the others follow.
-    #[arg(long, default_value_t = 7100)]
+    #[arg(long, default_value_t = DEMO_PORT)]
     port: u16,
     /// Where to keep the data between runs; a temporary folder if not given.
     #[arg(long)]

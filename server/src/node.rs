@@ -1,6 +1,7 @@
 //! `qunlong node`: puts the parts together and takes them apart again.
 
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use qunlong_core::config::{Bootstrap, Config, Tabs};
@@ -18,27 +19,16 @@ use crate::http::{App, GRACE, Policy, keep_policy_current, router};
 use crate::identity::{Identity, random};
 use crate::recording::Recording;
 use crate::store::Store;
-use crate::{LogFormat, NodeArguments, TabSeats};
+use crate::{LogFormat, NodeArguments, TabSeats, resp};
 
 /// Runs a node until it is told to stop.
 pub(crate) async fn run(arguments: NodeArguments) -> Result<(), Failure> {
     start_log(arguments.log_format);
-    if !arguments.listen.ip().is_loopback() && !arguments.insecure {
-        return Err(Failure::new(
-            "INSECURE_BIND_REFUSED",
-            format!(
-                "{} can be reached by others and links are not encrypted; listen on loopback, or add --insecure on a \
-                 network you trust",
-                arguments.listen
-            ),
-        ));
-    }
-    let listener = TcpListener::bind(arguments.listen).await.map_err(|error| {
-        Failure::new(
-            "CANNOT_LISTEN",
-            format!("cannot listen on {}: {error}; choose another with --listen", arguments.listen),
-        )
-    })?;
+    let listener = listen(arguments.listen, "--listen", arguments.insecure).await?;
+    let resp = match arguments.resp {
+        Some(address) => Some(listen(address, "--resp", arguments.insecure).await?),
+        None => None,
+    };
     let opened = Store::open(&arguments.data, arguments.new_identity)?;
     let address = arguments.advertise.clone().unwrap_or_else(|| arguments.listen.to_string());
     let config = config(&arguments, &opened.identity, &address);
@@ -65,8 +55,16 @@ pub(crate) async fn run(arguments: NodeArguments) -> Result<(), Failure> {
     let policy = Policy::new(arguments.listen, &address, &arguments.allow_host);
     tokio::spawn(keep_policy_current(policy.clone(), handle.clone()));
     let commands = handle.commands.clone();
-    let app =
-        App { node: handle, counters, policy, supervisor: arguments.supervisor.clone(), web: arguments.web.clone() };
+    let resp = resp.map(|listener| resp::Server::new(listener, commands.clone())).transpose()?;
+    let app = App {
+        node: handle,
+        counters,
+        policy,
+        supervisor: arguments.supervisor.clone(),
+        web: arguments.web.clone(),
+        resp: resp.as_ref().map(resp::Server::address),
+    };
+    let resp = resp.map(|server| tokio::spawn(server.serve()));
     let server = tokio::spawn(serve(listener, router(app)));
 
     let watches_stdin = arguments.supervisor.is_some();
@@ -78,10 +76,26 @@ pub(crate) async fn run(arguments: NodeArguments) -> Result<(), Failure> {
     // The goodbyes are in the links' queues; give them a moment to leave.
     tokio::time::sleep(GRACE).await;
     server.abort();
+    resp.inspect(tokio::task::JoinHandle::abort);
     journal.join().map_err(|_| Failure::new("INTERNAL", "the journal's thread panicked"))?;
     ended?;
     tracing::info!("node left");
     Ok(())
+}
+
+async fn listen(address: SocketAddr, option: &str, insecure: bool) -> Result<TcpListener, Failure> {
+    if !address.ip().is_loopback() && !insecure {
+        return Err(Failure::new(
+            "INSECURE_BIND_REFUSED",
+            format!(
+                "{address} can be reached by others and nothing is encrypted; listen on loopback, or add --insecure on a \
+                 network you trust"
+            ),
+        ));
+    }
+    TcpListener::bind(address).await.map_err(|error| {
+        Failure::new("CANNOT_LISTEN", format!("cannot listen on {address}: {error}; choose another with {option}"))
+    })
 }
 
 async fn serve(listener: TcpListener, router: axum::Router) {

@@ -17,7 +17,7 @@ pub struct Arguments {
 /// A step: its name and what it runs.
 type Step = (&'static str, fn() -> Result<(), Failure>);
 
-const STEPS: [Step; 19] = [
+const STEPS: [Step; 20] = [
     ("set-up", set_up),
     ("format", || run(cargo(["fmt", "--all", "--check"]), "cargo fmt")),
     ("lints", || run(cargo(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]), "cargo clippy")),
@@ -44,6 +44,7 @@ const STEPS: [Step; 19] = [
     ("fuzzing", || fuzz::run_all(&fuzz::Arguments { seconds: 30, target: None })),
     ("core under wasm32", || whole_system("wasm")),
     ("real processes", || whole_system("servers")),
+    ("real processes, clients of Redis", || whole_system("resp")),
     ("real processes, other owners", || whole_system("epochs")),
     ("real processes, bad disks", || whole_system("disks")),
     ("real processes under faults", || {
@@ -66,6 +67,7 @@ fn set_up() -> Result<(), Failure> {
     setup::rust_component("clippy", "clippy")?;
     setup::rust_target("wasm32-unknown-unknown")?;
     setup::rust_target("thumbv7em-none-eabihf")?;
+    setup::program("redis-cli", "redis-tools")?;
     setup::chromium().map(drop)
 }
 

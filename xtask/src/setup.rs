@@ -48,26 +48,49 @@ pub fn chromium() -> Result<PathBuf, Failure> {
     if let Some(found) = find_chromium() {
         return Ok(found);
     }
+    let what =
+        "the browser tests need Chromium; install it (Debian: apt-get install chromium), or name one in CHROMIUM";
+    debian_packages(&["chromium", "fonts-noto-cjk"], what)?;
+    find_chromium().ok_or_else(|| Failure("Chromium was installed and cannot be found".to_owned()))
+}
+
+/// A program that a test talks to: the one that is there, or Debian's, installed when this is root on Debian.
+///
+/// # Errors
+///
+/// Says what to install.
+pub fn program(name: &str, package: &str) -> Result<(), Failure> {
+    let is_there = || {
+        let found = Command::new("which").arg(name).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        found.is_ok_and(|status| status.success())
+    };
+    if is_there() {
+        return Ok(());
+    }
+    debian_packages(&[package], &format!("{name} is needed; install it (Debian: apt-get install {package})"))?;
+    if is_there() { Ok(()) } else { Err(Failure(format!("{package} was installed and {name} cannot be found"))) }
+}
+
+fn debian_packages(packages: &[&str], what: &str) -> Result<(), Failure> {
     let is_debian = Path::new("/etc/debian_version").exists();
     let is_root = Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout.trim_ascii() == b"0");
     if !(is_debian && is_root) {
-        let what =
-            "the browser tests need Chromium; install it (Debian: apt-get install chromium), or name one in CHROMIUM";
         return Err(Failure(what.to_owned()));
     }
-    say("installing Debian's Chromium");
+    say(&format!("installing Debian's {}", packages.join(", ")));
     let apt = |arguments: &[&str]| {
         let mut command = Command::new("apt-get");
         command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null());
         run(command, &format!("apt-get {}", arguments.join(" ")))
     };
     // The package lists may be absent or old; only then are they fetched.
-    let install = ["install", "--yes", "--no-install-recommends", "chromium", "fonts-noto-cjk"];
+    let install: Vec<&str> =
+        ["install", "--yes", "--no-install-recommends"].into_iter().chain(packages.iter().copied()).collect();
     if apt(&install).is_err() {
         apt(&["update"])?;
         apt(&install)?;
     }
-    find_chromium().ok_or_else(|| Failure("Chromium was installed and cannot be found".to_owned()))
+    Ok(())
 }
 
 fn find_chromium() -> Option<PathBuf> {

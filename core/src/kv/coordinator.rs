@@ -8,6 +8,7 @@ use super::replica::check_size;
 use super::{Event, Kv, Msg, Op, OpKind, Outcome, Phase, Timer, Write, WriteContext, repair};
 use crate::bytes::Bytes;
 use crate::id::{Epoch, NodeId, OpId, RequestId, Round, WriteId};
+use crate::key;
 use crate::limits;
 use crate::mutant::{Mutant, planted};
 use crate::namespace::Mode;
@@ -165,7 +166,7 @@ impl Coordinator {
                 let prefix = resolve(chosen, prefix)?;
                 // Keys of namespaces come before all others, and are no part of this one.
                 let after =
-                    if prefix.is_empty() { after.max(Some(Bytes::from([0, u8::MAX].as_slice()))) } else { after };
+                    if prefix.is_empty() { after.max(Some(Bytes::from(key::BEHIND_NAMESPACES))) } else { after };
                 Work::List(Listing::begin(cx, seq, prefix, after, limit.clamp(1, limits::LIST_KEYS), fx))
             }
         })

@@ -7,7 +7,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use super::recent::Attempt;
-use super::{Ask, Event, Msg, Op, Outcome, Registers, Timer};
+use super::{Ask, Event, Msg, Outcome, Registers, Timer};
 use crate::bytes::Bytes;
 use crate::id::{Name, NodeId, OpId, RequestId, WriteId};
 use crate::limits;
@@ -59,22 +59,23 @@ impl Coordinator {
         self.pending.len()
     }
 
-    pub(super) fn on_op(&mut self, cx: &mut Ctx<'_>, id: RequestId, op: Op, fx: &mut Effects<Registers>) {
-        let (asked_for, mut ask, is_named, within) = match op {
-            Op::Get { key, within } => (key, Ask::Read, true, within),
-            Op::Change { key, change, name: Some(name), seen, within } => {
-                (key, Ask::Change { name, seen, change }, true, within)
-            }
-            Op::Change { key, change, name: None, seen, within } => {
-                (key, Ask::Change { name: Name::default(), seen, change }, false, within)
-            }
-        };
-        let key = match self.admit(cx, asked_for, &ask) {
+    /// A client asks; one that has named its request asks again under that name.
+    pub(super) fn on_op(
+        &mut self,
+        cx: &mut Ctx<'_>,
+        id: RequestId,
+        (key, mut ask): (Bytes, Ask),
+        is_named: bool,
+        within: Option<Duration>,
+        fx: &mut Effects<Registers>,
+    ) {
+        let key = match self.admit(cx, key, &ask) {
             Ok(key) => key,
             // Nothing was asked of anybody.
             Err(refusal) => return fx.finish_now(id, Err(refusal)),
         };
         self.seq += 1;
+        let is_named = is_named || ask == Ask::Read;
         let lane = (!is_named).then(|| self.take_lane(&key));
         if let (Some(lane), Ask::Change { name, seen, .. }) = (lane, &mut ask) {
             // A name that was never used: whatever this node knows of the register was before.
@@ -261,6 +262,7 @@ impl Coordinator {
         let refusal = result.as_ref().err().cloned();
         match &result {
             Ok(Outcome::Read { version, .. } | Outcome::Changed { version, .. }) => self.learn(pending.key, *version),
+            Ok(Outcome::Listed { .. }) => (),
             Err(Refusal::Conflict { version } | Refusal::SessionExpired { version }) => {
                 self.learn(pending.key, *version);
             }

@@ -40,6 +40,8 @@
 //! dissertation, 2014, §6.3.
 
 mod coordinator;
+mod expiry;
+mod listing;
 mod moving;
 mod proposer;
 mod recent;
@@ -57,8 +59,10 @@ use crate::paxos::{Accepted, Acceptor, Ballot};
 use crate::placement::Partition;
 use crate::protocol::{Ctx, Effects, Protocol};
 use crate::refusal::Refusal;
-use crate::time::Duration;
+use crate::time::{Duration, WallTime};
 use coordinator::Coordinator;
+use expiry::Sweep;
+use listing::{Listings, Wanted};
 use moving::{Moving, Page};
 use proposer::Proposers;
 pub use store::Store;
@@ -69,6 +73,8 @@ pub struct Registers {
     store: Store,
     proposers: Proposers,
     coordinator: Coordinator,
+    listings: Listings,
+    sweep: Sweep,
     moving: Moving,
     /// The epoch that all of it is of.
     entered: Epoch,
@@ -184,6 +190,28 @@ pub enum Msg {
         /// What was accepted last.
         accepted: Accepted<Cell>,
     },
+    /// Which registers do you keep whose keys begin with this?
+    List {
+        /// The listing.
+        op: OpId,
+        /// The coordinator's epoch.
+        epoch: Epoch,
+        /// The prefix.
+        prefix: Bytes,
+        /// Only keys behind this one.
+        after: Option<Bytes>,
+        /// At most so many.
+        limit: u32,
+    },
+    /// These.
+    Listed {
+        /// The listing.
+        op: OpId,
+        /// Keys in order, each with the ballot that was accepted last and whether a value was.
+        entries: Vec<(Bytes, Ballot, bool)>,
+        /// If set, there may be more behind this key.
+        stopped: Option<Bytes>,
+    },
     /// Which registers do you keep of this partition?
     Keys {
         /// The joint epoch.
@@ -226,6 +254,10 @@ pub enum Timer {
     Round(u64),
     /// Registers that wait to be moved.
     Moving,
+    /// Owners are silent about which registers there are.
+    List(u64),
+    /// See which values' time has passed.
+    Expiry,
 }
 
 /// What an owner keeps.
@@ -275,6 +307,17 @@ pub enum Op {
         /// The deadline.
         within: Option<Duration>,
     },
+    /// List registers that hold a value, in the order of their keys.
+    List {
+        /// Only keys that begin with this.
+        prefix: Bytes,
+        /// Only keys behind this one.
+        after: Option<Bytes>,
+        /// At most so many; never more than [`crate::limits::LIST_KEYS`].
+        limit: u32,
+        /// The deadline.
+        within: Option<Duration>,
+    },
 }
 
 /// What it answers.
@@ -286,6 +329,8 @@ pub enum Outcome {
         value: Option<Bytes>,
         /// How many changes were made; 0 if it was never written.
         version: u64,
+        /// When the value is to be removed, if it is not wanted for good.
+        expires: Option<WallTime>,
     },
     /// It was changed, now or by an earlier attempt of the same request.
     Changed {
@@ -295,6 +340,13 @@ pub enum Outcome {
         version: u64,
         /// The sum, if it was an increment.
         number: Option<i64>,
+    },
+    /// A page of keys.
+    Listed {
+        /// Keys in order.
+        keys: Vec<Bytes>,
+        /// If set, there may be more: ask again with `after` set to this.
+        next: Option<Bytes>,
     },
 }
 
@@ -427,7 +479,7 @@ impl Registers {
 
     /// Requests that this node coordinates now.
     pub(crate) fn requests(&self) -> usize {
-        self.coordinator.pending()
+        self.coordinator.pending() + self.listings.pending()
     }
 
     /// Requests and moves that wait for its rounds.
@@ -451,6 +503,8 @@ impl Registers {
         self.proposers.on_epoch(cx, fx);
         self.moving.begin(cx, fx);
         self.coordinator.on_epoch(cx, fx);
+        self.listings.on_epoch(cx, fx);
+        self.sweep.begin(&self.store, fx);
     }
 
     /// What rounds have found out about registers that are to be moved.
@@ -473,6 +527,7 @@ impl Protocol for Registers {
         for (_, acceptor) in self.store.iter() {
             self.proposers.hear(acceptor.promised());
         }
+        self.sweep.begin(&self.store, fx);
         self.enter(cx, fx);
     }
 
@@ -496,6 +551,7 @@ impl Protocol for Registers {
                 if replica::may_propose(cx, from, epoch, &key, ballot) && next.node == from && near(&mut self.proposers)
                 {
                     self.store.on_accept(from, key, (ballot, cell), next, fx);
+                    self.sweep.begin(&self.store, fx);
                 }
             }
             Msg::Report { epoch, key, round } => {
@@ -512,6 +568,12 @@ impl Protocol for Registers {
             Msg::Outbid { key, ballot, promised } => self.proposers.on_outbid(cx, from, &key, (ballot, promised), fx),
             Msg::Reported { key, round, accepted } => {
                 self.proposers.on_reported(cx, from, &key, (round, accepted), fx);
+            }
+            Msg::List { op, epoch, prefix, after, limit } => {
+                self.store.on_list(cx, (op, epoch), &Wanted { prefix, after, limit: limit.max(1) }, fx);
+            }
+            Msg::Listed { op, entries, stopped } => {
+                self.listings.on_answer(cx, from, op, listing::Page { entries, stopped }, fx);
             }
             Msg::Keys { epoch, partition, after } => {
                 moving::tell_keys(&self.store, cx, from, (epoch, partition), after, fx);
@@ -530,6 +592,8 @@ impl Protocol for Registers {
             Timer::Silent(seq) => self.coordinator.on_silence(cx, seq, fx),
             Timer::Round(round) => self.proposers.on_timer(cx, round, fx),
             Timer::Moving => self.moving.on_timer(cx, fx),
+            Timer::List(seq) => self.listings.on_timer(cx, seq, fx),
+            Timer::Expiry => self.sweep.on_timer(&self.store, cx, &mut self.proposers, fx),
         }
         self.settle(cx, fx);
     }
@@ -539,7 +603,16 @@ impl Protocol for Registers {
             // Nothing was asked of anybody.
             return fx.finish_now(id, Err(Refusal::StorageLost));
         }
-        self.coordinator.on_op(cx, id, op, fx);
+        match op {
+            Op::List { prefix, after, limit, within } => {
+                self.listings.on_op(cx, id, Wanted { prefix, after, limit }, within, fx);
+            }
+            Op::Get { key, within } => self.coordinator.on_op(cx, id, (key, Ask::Read), true, within, fx),
+            Op::Change { key, change, name, seen, within } => {
+                let ask = Ask::Change { name: name.unwrap_or_default(), seen, change };
+                self.coordinator.on_op(cx, id, (key, ask), name.is_some(), within, fx);
+            }
+        }
     }
 
     fn on_link(&mut self, cx: &mut Ctx<'_>, peer: NodeId, up: bool, fx: &mut Effects<Self>) {

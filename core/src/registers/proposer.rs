@@ -93,6 +93,8 @@ enum Who {
     Client { attempt: Attempt, until: Instant },
     /// The owners to come.
     Move,
+    /// Nobody: the value's time has passed.
+    Expiry,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -171,6 +173,17 @@ impl Proposers {
     /// Has a register read in the joint epoch, which leaves it with the owners to come.
     pub(super) fn begin_move(&mut self, cx: &mut Ctx<'_>, key: &Bytes, fx: &mut Effects<Registers>) {
         self.add(cx, key, Waiting { who: Who::Move, ask: Ask::Read, proposed: false, answer: None }, fx);
+    }
+
+    /// Has a register read whose value's time has passed, which removes the value.
+    pub(super) fn begin_expiry(&mut self, cx: &mut Ctx<'_>, key: &Bytes, fx: &mut Effects<Registers>) {
+        let is_at_it = |hot: &Hot| {
+            let mut takers = hot.waiting.iter().chain(hot.round.iter().flat_map(|round| &round.takers));
+            takers.any(|taker| taker.who == Who::Expiry)
+        };
+        if !self.keys.get(key).is_some_and(is_at_it) {
+            self.add(cx, key, Waiting { who: Who::Expiry, ask: Ask::Read, proposed: false, answer: None }, fx);
+        }
     }
 
     pub(super) fn pop_moved(&mut self) -> Option<Bytes> {
@@ -278,6 +291,9 @@ impl Proposers {
         if is_recovering(cx) {
             cell = cell.forked(base(cx));
         }
+        if cell.is_over(cx.now.wall) {
+            cell = cell.expired();
+        }
         let next = self.next_ballot(cx);
         takers.iter_mut().for_each(|taker| taker.apply(&mut cell));
         let (version, requests, needed) = (cell.version(), takers.len() as u16, accepts.needed());
@@ -353,6 +369,10 @@ impl Proposers {
             Read::Holds(cell) => {
                 let Some(round) = hot.round.take() else { return };
                 let mut cell = cell.unwrap_or_default();
+                if cell.is_over(cx.now.wall) {
+                    // Its value's time has passed: it is removed before anybody is told so.
+                    return self.prepare(cx, key, round.takers, fx);
+                }
                 hot.waiting.iter_mut().for_each(|waiting| waiting.look_through(&cell));
                 fx.trace(|| Event::Agreed { key: key.clone(), version: cell.version() });
                 self.end_round(key, fx);
@@ -555,9 +575,9 @@ impl Proposers {
             self.end_round(&key, fx);
             let Some(hot) = self.keys.get_mut(&key) else { continue };
             (hot.rests, hot.outbid, hot.known) = (false, 0, None);
-            // Moves belong to their epoch.
+            // Moves belong to their epoch, and what is over is found again.
             let before = hot.waiting.len();
-            hot.waiting.retain(|waiting| waiting.who != Who::Move);
+            hot.waiting.retain(|waiting| matches!(waiting.who, Who::Client { .. }));
             self.waiting -= before - hot.waiting.len();
             if cx.check_owner(cx.view.epoch(), &key).is_ok() {
                 self.go_on(cx, &key, fx);
@@ -584,7 +604,7 @@ impl Waiting {
     fn until(&self) -> Option<Instant> {
         match self.who {
             Who::Client { until, .. } => Some(until),
-            Who::Move => None,
+            Who::Move | Who::Expiry => None,
         }
     }
 
@@ -606,7 +626,11 @@ impl Waiting {
     /// Acts on the content, and notes what it is to be told.
     fn apply(&mut self, cell: &mut Cell) {
         let Ask::Change { name, seen, change } = &self.ask else {
-            self.answer = Some(Ok(Outcome::Read { value: cell.value().cloned(), version: cell.version() }));
+            self.answer = Some(Ok(Outcome::Read {
+                value: cell.value().cloned(),
+                version: cell.version(),
+                expires: cell.expires(),
+            }));
             return;
         };
         let request = Request { name: *name, seen: *seen, change: change.clone() };

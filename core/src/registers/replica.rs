@@ -5,7 +5,7 @@ use crate::bytes::Bytes;
 use crate::cell::Cell;
 use crate::id::{Epoch, NodeId};
 use crate::mutant::{Mutant, planted};
-use crate::paxos::Ballot;
+use crate::paxos::{Acceptor, Ballot};
 use crate::protocol::{Ctx, Effects};
 
 /// Whether a proposer's question is one that this node answers: it owns the key in that very epoch, with the storage that
@@ -45,12 +45,11 @@ impl Store {
         if !cell.is_sound() || next <= ballot {
             return;
         }
-        let acceptor = self.entry(&key);
-        let before = acceptor.accepted().map(|(ballot, _)| ballot);
-        match acceptor.accept_and_promise(ballot, cell, next) {
+        let before = self.get(&key).and_then(Acceptor::accepted).map(|(ballot, _)| ballot);
+        match self.update(&key, |acceptor| acceptor.accept_and_promise(ballot, cell, next)) {
             Ok(promised) => {
                 if before != Some(ballot) {
-                    let acceptor = acceptor.clone();
+                    let acceptor = self.entry(&key).clone();
                     fx.persist(Record::Register { key: key.clone(), acceptor });
                 }
                 fx.send(from, Msg::Accepted { key, ballot, promised });

@@ -25,7 +25,7 @@ use crate::trace::Level;
 use crate::wire::{self, Envelope};
 
 /// When virtual time begins on the wall clock.
-const EPOCH_WALL: u64 = 1_700_000_000_000_000;
+pub const EPOCH_WALL: u64 = 1_700_000_000_000_000;
 /// How long after a start or a crash the other side of a link notices.
 const LINK_DELAY: Duration = Duration::millis(1);
 

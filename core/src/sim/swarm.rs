@@ -540,7 +540,11 @@ impl<'w> Run<'w> {
             Change::Set(value, version) => {
                 let when = version.map_or(When::Always, When::Version);
                 match value {
-                    Some(value) => cell::Change::Put { value: Bytes::from(value.to_string().as_str()), when },
+                    Some(value) => cell::Change::Put {
+                        value: Bytes::from(value.to_string().as_str()),
+                        when,
+                        expiry: cell::Expiry::Never,
+                    },
                     None => cell::Change::Delete { when },
                 }
             }
@@ -669,11 +673,12 @@ impl<'w> Run<'w> {
                 self.reach("register changed");
                 Ok(Answer::Changed(version, number))
             }
-            registers::Outcome::Read { value: None, version } => {
+            registers::Outcome::Listed { .. } => Err(Failure::Safety("a listing that nobody asked for".to_string())),
+            registers::Outcome::Read { value: None, version, .. } => {
                 self.reach("register read");
                 Ok(Answer::Holds(None, version))
             }
-            registers::Outcome::Read { value: Some(value), version } => {
+            registers::Outcome::Read { value: Some(value), version, .. } => {
                 self.reach("register read");
                 let value = number(&value).ok_or_else(|| Failure::Safety(format!("nobody wrote {value:?}")))?;
                 Ok(Answer::Holds(Some(value), version))

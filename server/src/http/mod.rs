@@ -13,6 +13,7 @@ mod registers;
 mod topology;
 mod trace;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +43,8 @@ pub(crate) struct App {
     pub(crate) policy: Policy,
     /// Where the demonstration's supervisor listens, if this node is part of one.
     pub(crate) supervisor: Option<String>,
+    /// Where it speaks the protocol of Redis, if it does.
+    pub(crate) resp: Option<SocketAddr>,
     /// The dashboard's files.
     pub(crate) web: Option<PathBuf>,
 }
@@ -51,6 +54,7 @@ pub(crate) fn router(app: App) -> Router {
     let api = Router::new()
         .route("/v1/kv", get(kv::list))
         .route("/v1/kv/{*key}", get(kv::read).put(kv::write).delete(kv::delete))
+        .route("/v1/registers", get(registers::list))
         .route(
             "/v1/registers/{*key}",
             get(registers::read).put(registers::write).delete(registers::delete).post(registers::post),
@@ -148,6 +152,7 @@ async fn status(State(app): State<App>) -> Result<Json<Value>, Response> {
         "digest": format!("{:016x}", snapshot.digest),
         "dropped_packets": snapshot.dropped,
         "uptime_ms": snapshot.uptime.as_millis() as u64,
+        "resp": app.resp.map(|address| address.to_string()),
         "demo": app.supervisor.is_some(),
         "journal": {
             "syncs": app.counters.syncs.load(Relaxed),

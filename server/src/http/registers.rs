@@ -4,6 +4,7 @@
 //!
 //! - `If-Match: "5"`: only if the register is of version 5;
 //! - `If-None-Match: *`: only if it holds nothing;
+//! - `PUT …?ttl=5000`: the value is to be removed after so many milliseconds;
 //! - `POST …?increment=3` adds to a number, `POST …?append` appends the body.
 //!
 //! A condition that does not hold is answered 412 with the version that there is. A client that may ask again names its
@@ -13,6 +14,8 @@
 
 #![expect(clippy::result_large_err, reason = "an error here is the finished answer")]
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
@@ -21,15 +24,15 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use qunlong_core::cell::{Change, When};
+use qunlong_core::cell::{Change, Expiry, When};
 use qunlong_core::registers::{Op as RegisterOp, Outcome as RegisterOutcome};
-use qunlong_core::{Name, Op, Outcome, Refusal};
+use qunlong_core::{Name, Op, Outcome, Refusal, WallTime, limits};
 use serde::Deserialize;
 use serde_json::json;
 
 use super::error::{error, refused};
 use super::kv::{OUTCOME, REQUEST_ID, mixed_up};
-use super::{App, key_of, value_of, wants_json, within};
+use super::{App, key_of, outside, value_of, wants_json, within};
 
 const SEEN: HeaderName = HeaderName::from_static("qunlong-seen");
 
@@ -40,10 +43,38 @@ pub(super) struct Options {
     timeout: Option<u64>,
     /// Of which namespace; the one that is called `registers` if it is not said.
     namespace: Option<String>,
+    /// Of a `PUT`: the value is to be removed after so many milliseconds.
+    ttl: Option<u64>,
     /// Of a `POST`: add this.
     increment: Option<i64>,
     /// Of a `POST`: append the body.
     append: Option<String>,
+}
+
+/// Which registers there are.
+pub(super) async fn list(State(app): State<App>, Query(options): Query<Listing>) -> Result<Response, Response> {
+    let inside = |key: &str| key_of(options.namespace.as_deref(), key);
+    let op = RegisterOp::List {
+        prefix: inside(&options.prefix),
+        after: options.after.as_deref().map(inside),
+        limit: options.limit.unwrap_or(limits::LIST_KEYS),
+        within: within(options.timeout),
+    };
+    let RegisterOutcome::Listed { keys, next } = ask(&app, op).await? else { return Err(mixed_up()) };
+    let keys: Vec<String> = keys.iter().map(outside).collect();
+    let next = next.as_ref().map(outside);
+    Ok(Json(json!({ "keys": keys, "next": next, "outcome": "done" })).into_response())
+}
+
+/// What is to be listed.
+#[derive(Debug, Deserialize)]
+pub(super) struct Listing {
+    #[serde(default)]
+    prefix: String,
+    after: Option<String>,
+    limit: Option<u32>,
+    timeout: Option<u64>,
+    namespace: Option<String>,
 }
 
 pub(super) async fn read(
@@ -54,14 +85,15 @@ pub(super) async fn read(
 ) -> Result<Response, Response> {
     let inside = key_of(options.namespace.as_deref(), &key);
     let op = RegisterOp::Get { key: inside, within: within(options.timeout) };
-    let RegisterOutcome::Read { value, version } = ask(&app, op).await? else { return Err(mixed_up()) };
+    let RegisterOutcome::Read { value, version, expires } = ask(&app, op).await? else { return Err(mixed_up()) };
     let wants_json = wants_json(&headers);
     let status = if value.is_some() { StatusCode::OK } else { StatusCode::NOT_FOUND };
     let mut response = match value {
         None if !wants_json => error(status, "KEY_NOT_FOUND", "there is no such register, or it was deleted"),
         Some(value) if !wants_json => ([(CONTENT_TYPE, "application/octet-stream")], value.to_vec()).into_response(),
         value => {
-            let mut body = json!({ "key": key, "version": version, "outcome": "done" });
+            let expires = expires.map(|at| at.0 / 1_000);
+            let mut body = json!({ "key": key, "version": version, "expires": expires, "outcome": "done" });
             match &value {
                 Some(value) => {
                     body["text"] = json!(std::str::from_utf8(value).ok());
@@ -87,7 +119,11 @@ pub(super) async fn write(
     body: Body,
 ) -> Result<Response, Response> {
     let (value, when) = (value_of(body).await?, condition(&headers)?);
-    change(&app, &key, Change::Put { value, when }, &options, &headers).await
+    let expiry = match options.ttl {
+        None => Expiry::Never,
+        Some(ttl) => Expiry::At(deadline_in(ttl)),
+    };
+    change(&app, &key, Change::Put { value, when, expiry }, &options, &headers).await
 }
 
 pub(super) async fn delete(
@@ -154,6 +190,12 @@ async fn ask(app: &App, op: RegisterOp) -> Result<RegisterOutcome, Response> {
             Err(response)
         }
     }
+}
+
+/// The time after so many milliseconds, by this host's clock.
+fn deadline_in(ttl: u64) -> WallTime {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    WallTime(now.as_micros() as u64 + ttl.saturating_mul(1_000))
 }
 
 fn told(response: &mut Response, version: u64) {

@@ -1,6 +1,6 @@
 //! Consensus: a register to play with, and the rounds of Paxos on registers as their votes come in.
 
-use qunlong_core::cell::{Change, When};
+use qunlong_core::cell::{Change, Expiry, When};
 use qunlong_core::registers::{Op, Outcome};
 use qunlong_core::{Bytes, Refusal};
 use wasm_bindgen_futures::spawn_local;
@@ -69,7 +69,7 @@ pub fn ConsensusPage(screen: &Screen) -> Html {
         }
     };
     let when = version.trim().parse().map_or(When::Always, When::Version);
-    let set = change(Change::Put { value: Bytes::from(value.as_str()), when });
+    let set = change(Change::Put { value: Bytes::from(value.as_str()), when, expiry: Expiry::Never });
     let submit = {
         let (ask, set, has_key) = (ask.clone(), set.clone(), !key.is_empty());
         move |event: SubmitEvent| {
@@ -128,11 +128,12 @@ pub fn ConsensusPage(screen: &Screen) -> Html {
 fn message(screen: &Screen, told: &Told) -> Html {
     let texts = screen.texts();
     match told {
-        Told::Nothing => Html::default(),
+        // Nothing here asks for a listing.
+        Told::Nothing | Told::Done(Ok(Outcome::Listed { .. })) => Html::default(),
         Told::Working => html! { <p class="told">{ texts.working }</p> },
         Told::NoNode => html! { <p class="told bad">{ texts.keys_need_node }</p> },
         Told::Many(done) => html! { <p class="told good">{ format!("✓ {} · {done} / {BURST}", texts.done) }</p> },
-        Told::Done(Ok(Outcome::Read { value, version })) => {
+        Told::Done(Ok(Outcome::Read { value, version, .. })) => {
             let value = value.as_ref().map_or_else(|| texts.no_value.to_owned(), ToString::to_string);
             html! { <p class="told good">{ format!("{} {version}: ", texts.of_version) }<b>{ value }</b></p> }
         }

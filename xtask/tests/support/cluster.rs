@@ -200,6 +200,11 @@ impl Process {
         (code == 200).then(|| serde_json::from_str(&body).ok())?
     }
 
+    /// Where it speaks the protocol of Redis. It was started with `--resp`.
+    pub fn resp(&self) -> String {
+        self.status().expect("it answers")["resp"].as_str().expect("it was started with --resp").to_owned()
+    }
+
     pub fn status(&self) -> Option<Value> {
         let (code, body) = self.get("/v1/status")?;
         (code == 200).then(|| serde_json::from_str(&body).ok())?
