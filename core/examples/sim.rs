@@ -85,7 +85,14 @@ impl Arguments {
     fn drawer(&self, seed: u64) -> Drawer {
         let mut drawer = self.drawn(seed);
         match mutant::current() {
-            Some(mutant) if mutant.is_of_registers() => drawer.world.registers = Registers::All,
+            Some(mutant) if mutant.is_of_atomic() => {
+                drawer.world.registers = Registers::All;
+                (drawer.world.copies, drawer.world.atomic) = (Some(3), true);
+            }
+            Some(mutant) if mutant.is_of_registers() => {
+                // Those of mode atomic know nothing of it.
+                (drawer.world.registers, drawer.world.atomic) = (Registers::All, false);
+            }
             Some(mutant) if !mutant.is_of_epochs() => drawer.world.registers = Registers::None,
             _ => (),
         }

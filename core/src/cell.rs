@@ -199,6 +199,12 @@ pub enum Applied {
 }
 
 impl Cell {
+    /// What a register without conditions and retries holds.
+    #[must_use]
+    pub fn written(value: Option<Bytes>, version: u64) -> Self {
+        Self { value, version, ..Self::default() }
+    }
+
     /// The value; `None` if it was never written or was deleted.
     #[must_use]
     pub fn value(&self) -> Option<&Bytes> {

@@ -24,6 +24,7 @@
 
 extern crate alloc;
 
+pub mod abd;
 pub mod bytes;
 pub mod cell;
 pub mod cluster;

@@ -181,6 +181,8 @@ pub enum MessageKind {
     Reported,
     Keys,
     Kept,
+    Keep,
+    Holding,
 }
 
 /// Families of messages: one colour each.
@@ -245,6 +247,8 @@ impl MessageKind {
             | Self::Accept
             | Self::Accepted
             | Self::Outbid
+            | Self::Keep
+            | Self::Holding
             | Self::Report
             | Self::Reported => Family::Consensus,
         }
@@ -294,6 +298,8 @@ impl Payload {
                 registers::Msg::Promise { .. } => MessageKind::Promise,
                 registers::Msg::Accept { .. } => MessageKind::Accept,
                 registers::Msg::Accepted { .. } => MessageKind::Accepted,
+                registers::Msg::Keep { .. } => MessageKind::Keep,
+                registers::Msg::Holding { .. } => MessageKind::Holding,
                 registers::Msg::Outbid { .. } => MessageKind::Outbid,
                 registers::Msg::Report { .. } => MessageKind::Report,
                 registers::Msg::Reported { .. } => MessageKind::Reported,

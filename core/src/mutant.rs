@@ -92,11 +92,15 @@ pub enum Mutant {
     VersionRestarts,
     /// Registers are not moved to the owners to come.
     NotMoved,
+    /// A read of an atomic register returns what one owner alone may hold, and leaves it so.
+    NotWrittenBack,
+    /// A write of an atomic register has a timestamp that does not lie above what a majority knows.
+    TimestampTooLow,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 44] = [
         Self::AckBeforeSync,
         Self::ReadBeforeSync,
         Self::QuorumOneShort,
@@ -139,6 +143,8 @@ impl Mutant {
         Self::CarriedOutTwice,
         Self::VersionRestarts,
         Self::NotMoved,
+        Self::NotWrittenBack,
+        Self::TimestampTooLow,
     ];
 }
 
@@ -146,13 +152,21 @@ impl Mutant {
     /// Whether only a change of owners or voters can show it.
     #[must_use]
     pub fn is_of_epochs(self) -> bool {
-        (Self::PromiseNotPersisted..=Self::MintedTooEarly).contains(&self) || self >= Self::NotMoved
+        (Self::PromiseNotPersisted..=Self::MintedTooEarly).contains(&self) || self == Self::NotMoved
     }
 
     /// Whether it is about registers.
     #[must_use]
     pub fn is_of_registers(self) -> bool {
         self >= Self::RegisterPromiseForgotten
+    }
+}
+
+impl Mutant {
+    /// Whether it is about atomic registers.
+    #[must_use]
+    pub fn is_of_atomic(self) -> bool {
+        self >= Self::NotWrittenBack
     }
 }
 

@@ -33,13 +33,15 @@ pub enum Mode {
     Eventual,
     /// The same, with majorities: a read meets every acknowledged write.
     Quorum,
+    /// Linearizable reads and writes of one register a key, without consensus: no conditions, no counters, no retries.
+    Atomic,
     /// Linearizable: one register a key, without a leader; conditions, counters, retries that are carried out once.
     Consensus,
 }
 
 impl Mode {
     /// All of them, the cheapest first.
-    pub const ALL: [Self; 3] = [Self::Eventual, Self::Quorum, Self::Consensus];
+    pub const ALL: [Self; 4] = [Self::Eventual, Self::Quorum, Self::Atomic, Self::Consensus];
 
     /// As it is written.
     #[must_use]
@@ -47,6 +49,7 @@ impl Mode {
         match self {
             Self::Eventual => "eventual",
             Self::Quorum => "quorum",
+            Self::Atomic => "atomic",
             Self::Consensus => "consensus",
         }
     }

@@ -287,6 +287,10 @@ impl fmt::Display for Refusal {
             Self::NoNamespace => f.write_str(
                 "there is no such namespace, or this node has not heard of it yet; create it, and list the namespaces",
             ),
+            Self::WrongMode { mode: Mode::Atomic } => f.write_str(
+                "the namespace is of mode atomic: registers that are read, set and deleted; conditions, counters and \
+                 deadlines need mode consensus",
+            ),
             Self::WrongMode { mode: Mode::Consensus } => f.write_str(
                 "the namespace is of mode consensus: its keys are registers; ask /v1/registers, or qunlong register",
             ),

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 const RANKS: [&[&str]; 8] = [
     &["bytes", "hash", "id", "key", "limits", "mutant", "rng", "time"],
     &[
+        "abd",
         "cell",
         "cluster",
         "config",

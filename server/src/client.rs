@@ -119,6 +119,7 @@ pub(crate) fn namespace(server: &Server, what: NamespaceCommand) -> Result<(), F
             let mode = match mode {
                 ModeName::Eventual => "eventual",
                 ModeName::Quorum => "quorum",
+                ModeName::Atomic => "atomic",
                 ModeName::Consensus => "consensus",
             };
             let body = json!({ "mode": mode, "replicas": replicas }).to_string();

@@ -199,7 +199,9 @@ enum ModeName {
     Eventual,
     /// A read meets every acknowledged write; concurrent writes become siblings.
     Quorum,
-    /// One order of all operations: `qunlong register`.
+    /// One order of all reads and writes, without consensus: `qunlong register get`, `put` and `delete`.
+    Atomic,
+    /// One order of all operations, with conditions and counters: `qunlong register`.
     Consensus,
 }
 

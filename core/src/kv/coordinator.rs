@@ -713,7 +713,7 @@ fn quorum(cx: &Ctx<'_>, key: &[u8], level: Level) -> Result<Tally, Refusal> {
     let is_near = |owner| chosen.config.seat(owner).is_some_and(|seat| seat.zone == zone);
     let tally = match chosen.config.namespaces.mode_of(key, Mode::Quorum)? {
         Mode::Eventual => owners.any(level, is_near),
-        Mode::Quorum | Mode::Consensus => owners.quorum(level),
+        Mode::Quorum | Mode::Atomic | Mode::Consensus => owners.quorum(level),
     };
     tally.ok_or(Refusal::BadLevel { replicas: owners.current.len() as u8 })
 }
@@ -722,7 +722,7 @@ fn quorum(cx: &Ctx<'_>, key: &[u8], level: Level) -> Result<Tally, Refusal> {
 fn resolve(chosen: &Chosen, key: Bytes) -> Result<Bytes, Refusal> {
     match chosen.config.namespaces.resolve(key, Mode::Quorum)? {
         (key, Mode::Eventual | Mode::Quorum) => Ok(key),
-        (_, mode @ Mode::Consensus) => Err(Refusal::WrongMode { mode }),
+        (_, mode @ (Mode::Atomic | Mode::Consensus)) => Err(Refusal::WrongMode { mode }),
     }
 }
 

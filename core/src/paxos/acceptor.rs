@@ -72,6 +72,17 @@ impl<V: Clone> Acceptor<V> {
         Ok(self.promised == next)
     }
 
+    /// Of a register without consensus: holds what is newer than what it holds. Whether it was.
+    pub fn keep(&mut self, timestamp: Ballot, value: V) -> bool {
+        if timestamp <= self.accepted_ballot() {
+            return false;
+        }
+        self.promised = timestamp.max(self.promised);
+        self.accepted = Some((timestamp, value));
+        self.check();
+        true
+    }
+
     /// Promises at least this: what a record from before a restart says.
     pub fn raise(&mut self, promised: Ballot) {
         self.promised = promised.max(self.promised);

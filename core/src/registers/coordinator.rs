@@ -6,6 +6,7 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
+use super::atomic;
 use super::recent::Attempt;
 use super::{Ask, Event, Msg, Outcome, Registers, Timer};
 use crate::bytes::Bytes;
@@ -96,6 +97,7 @@ impl Coordinator {
         }
         let key = match cx.view.serving()?.config.namespaces.resolve(key, Mode::Consensus)? {
             (key, Mode::Consensus) => key,
+            (key, Mode::Atomic) if atomic::can_do(ask) => key,
             (_, mode) => return Err(Refusal::WrongMode { mode }),
         };
         check_size(&key, ask)?;
@@ -105,6 +107,10 @@ impl Coordinator {
     /// Asks the owner whose turn it is to propose.
     fn ask_next(&mut self, cx: &Ctx<'_>, seq: u64, fx: &mut Effects<Registers>) {
         let Some(pending) = self.pending.get_mut(&seq) else { return };
+        if pending.attempts > 0 && pending.asked.is_some() && atomic::is_atomic(cx, &pending.key) {
+            // It is this node itself that is at it, and goes on.
+            return;
+        }
         let owners = preferred(cx, &pending.key, &self.gone, matches!(pending.ask, Ask::Read));
         let Some(&to) = owners.get(pending.turn % owners.len().max(1)) else { return };
         pending.attempts += 1;
@@ -279,6 +285,9 @@ impl Coordinator {
 /// it begins here if this node is an owner.
 fn preferred(cx: &Ctx<'_>, key: &[u8], gone: &BTreeSet<NodeId>, is_read: bool) -> Vec<NodeId> {
     let Some(chosen) = &cx.view.chosen else { return Vec::new() };
+    if atomic::is_atomic(cx, key) {
+        return [cx.me].to_vec();
+    }
     let owners = chosen.owners_of(key);
     let mut all: Vec<NodeId> = owners.all().collect();
     let seems_alive = |owner: NodeId| owner == cx.me || cx.view.seems_alive(owner) && !gone.contains(&owner);

@@ -86,7 +86,7 @@ impl Listings {
         }
         let namespaces = &cx.view.serving()?.config.namespaces;
         let resolve = |key| match namespaces.resolve(key, Mode::Consensus)? {
-            (key, Mode::Consensus) => Ok(key),
+            (key, Mode::Atomic | Mode::Consensus) => Ok(key),
             (_, mode) => Err(Refusal::WrongMode { mode }),
         };
         let (prefix, after) = (resolve(wanted.prefix)?, wanted.after.map(resolve).transpose()?);

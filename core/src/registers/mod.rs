@@ -39,6 +39,7 @@
 //! Sources: Rystsov, "CASPaxos", 2018, arXiv 1802.07000; Lamport, "Paxos made simple", 2001; for exactly once, Ongaro's
 //! dissertation, 2014, §6.3.
 
+mod atomic;
 mod coordinator;
 mod expiry;
 mod listing;
@@ -163,6 +164,24 @@ pub enum Msg {
         /// Whether the next ballot is promised too.
         promised: bool,
     },
+    /// Of an atomic register: hold this, unless you hold what is newer.
+    Keep {
+        /// The writer's epoch.
+        epoch: Epoch,
+        /// The key.
+        key: Bytes,
+        /// The timestamp.
+        ballot: Ballot,
+        /// What the register is to hold.
+        cell: Cell,
+    },
+    /// I hold that, or what is newer.
+    Holding {
+        /// As asked.
+        key: Bytes,
+        /// As asked.
+        ballot: Ballot,
+    },
     /// I have promised more to somebody else.
     Outbid {
         /// As asked.
@@ -239,7 +258,7 @@ pub enum Msg {
 impl Msg {
     /// Whether taking it in needs room on the disk.
     fn brings_more(&self) -> bool {
-        matches!(self, Self::Prepare { .. } | Self::Accept { .. })
+        matches!(self, Self::Prepare { .. } | Self::Accept { .. } | Self::Keep { .. })
     }
 }
 
@@ -555,7 +574,7 @@ impl Protocol for Registers {
                 }
             }
             Msg::Report { epoch, key, round } => {
-                if cx.check_owner(epoch, &key).is_ok() {
+                if atomic::answers(cx, epoch, &key) {
                     self.store.on_report(from, key, round, fx);
                 }
             }
@@ -565,6 +584,13 @@ impl Protocol for Registers {
             Msg::Accepted { key, ballot, promised } => {
                 self.proposers.on_accepted(cx, from, &key, (ballot, promised), fx);
             }
+            Msg::Keep { epoch, key, ballot, cell } => {
+                let is_atomic = atomic::is_atomic(cx, &key) && cx.check_owner(epoch, &key).is_ok();
+                if is_atomic && self.proposers.hear(ballot) {
+                    self.store.on_keep(from, key, (ballot, cell), fx);
+                }
+            }
+            Msg::Holding { key, ballot } => self.proposers.on_kept(cx, from, &key, ballot, fx),
             Msg::Outbid { key, ballot, promised } => self.proposers.on_outbid(cx, from, &key, (ballot, promised), fx),
             Msg::Reported { key, round, accepted } => {
                 self.proposers.on_reported(cx, from, &key, (round, accepted), fx);

@@ -20,8 +20,10 @@
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
+use super::atomic::is_atomic;
 use super::recent::{Attempt, Recent};
 use super::{Ask, Event, Msg, Outcome, Phase, Registers, Timer};
+use crate::abd::Query;
 use crate::bytes::Bytes;
 use crate::cell::{Applied, Cell, Done, NotDone, Request};
 use crate::id::{Epoch, NodeId};
@@ -43,13 +45,13 @@ const COUNTER_MAX: u64 = 1 << 62;
 /// All keys for which this node proposes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Proposers {
-    keys: BTreeMap<Bytes, Hot>,
+    pub(super) keys: BTreeMap<Bytes, Hot>,
     /// Which key a round's timer is for.
     rounds: BTreeMap<u64, Bytes>,
     /// Counts rounds.
     round: u64,
     /// The highest ballot counter used or heard of.
-    counter: u64,
+    pub(super) counter: u64,
     recent: Recent,
     /// Requests that wait, over all keys.
     waiting: usize,
@@ -60,11 +62,11 @@ pub(super) struct Proposers {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-struct Hot {
+pub(super) struct Hot {
     waiting: VecDeque<Waiting>,
-    round: Option<Round>,
+    pub(super) round: Option<Round>,
     /// The round's number, also of the one that a rest precedes.
-    number: u64,
+    pub(super) number: u64,
     /// Since which round it is idle, with its next ballot promised.
     idle: Option<u64>,
     /// Whether it was outbid and rests.
@@ -77,18 +79,18 @@ struct Hot {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Waiting {
+pub(super) struct Waiting {
     who: Who,
-    ask: Ask,
+    pub(super) ask: Ask,
     /// Whether it was ever proposed, and may have been carried out.
-    proposed: bool,
+    pub(super) proposed: bool,
     /// What it is told once the content that is proposed is chosen.
-    answer: Option<Result<Outcome, Refusal>>,
+    pub(super) answer: Option<Result<Outcome, Refusal>>,
 }
 
 /// Who waits for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Who {
+pub(super) enum Who {
     /// A client, by way of its coordinator, until then.
     Client { attempt: Attempt, until: Instant },
     /// The owners to come.
@@ -98,11 +100,11 @@ enum Who {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Round {
-    takers: Vec<Waiting>,
-    work: Work,
+pub(super) struct Round {
+    pub(super) takers: Vec<Waiting>,
+    pub(super) work: Work,
     /// Owners that have promised more to somebody else.
-    refused: BTreeSet<NodeId>,
+    pub(super) refused: BTreeSet<NodeId>,
 }
 
 /// Why phase 2 may begin.
@@ -114,8 +116,16 @@ enum Begun {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Work {
+pub(super) enum Work {
     Reading(Reader<Cell>),
+    /// Of an atomic register: what is there?
+    Querying(Query<Cell>),
+    /// Of an atomic register: a majority is to hold this.
+    Keeping {
+        timestamp: Ballot,
+        cell: Cell,
+        kept: Tally,
+    },
     Deciding {
         attempt: Proposer<Cell>,
         /// The ballot that is to be promised with the acceptance.
@@ -142,7 +152,7 @@ impl Proposers {
         ballot.counter <= COUNTER_MAX
     }
 
-    fn next_ballot(&mut self, cx: &Ctx<'_>) -> Ballot {
+    pub(super) fn next_ballot(&mut self, cx: &Ctx<'_>) -> Ballot {
         self.counter = self.counter.max(base(cx)) + 1;
         Ballot { counter: self.counter, node: cx.me, generation: cx.generation }
     }
@@ -161,7 +171,9 @@ impl Proposers {
             return;
         }
         let overloaded = self.waiting >= limits::PENDING_OPERATIONS;
-        let allowed = cx.check_owner(epoch, &key).and(if overloaded { Err(Refusal::Overloaded) } else { Ok(()) });
+        // Of an atomic register the node that was asked writes itself.
+        let may = if is_atomic(cx, &key) { cx.check_epoch(epoch) } else { cx.check_owner(epoch, &key) };
+        let allowed = may.and(if overloaded { Err(Refusal::Overloaded) } else { Ok(()) });
         if let Err(refusal) = allowed {
             // Nothing was proposed, and will not be.
             return fx.send_now(op.node, Msg::Answer { op, attempt, result: Err(refusal) });
@@ -206,7 +218,7 @@ impl Proposers {
     }
 
     /// Begins the next round of a key, if any request waits and none is under way.
-    fn go_on(&mut self, cx: &mut Ctx<'_>, key: &Bytes, fx: &mut Effects<Registers>) {
+    pub(super) fn go_on(&mut self, cx: &mut Ctx<'_>, key: &Bytes, fx: &mut Effects<Registers>) {
         let Some(chosen) = &cx.view.chosen else { return };
         let Some(quorum) = quorum(chosen, key) else { return };
         let Some(hot) = self.keys.get_mut(key).filter(|hot| hot.round.is_none() && !hot.rests) else { return };
@@ -222,6 +234,9 @@ impl Proposers {
         let Some(hot) = self.keys.get_mut(key) else { return };
         hot.number = number;
         hot.idle.take().map(|since| self.idle.remove(&since));
+        if is_atomic(cx, key) {
+            return self.query(cx, key, takers, fx);
+        }
         let only_reads = takers.iter().all(|taker| taker.ask == Ask::Read);
         if let (Some(ballot), Some(cell)) = (hot.promised.take_if(|_| !only_reads), &hot.known) {
             let cell = cell.clone();
@@ -318,7 +333,7 @@ impl Proposers {
     }
 
     /// Asks, or asks again, whoever has not answered in this phase.
-    fn ask(&self, cx: &Ctx<'_>, key: &Bytes, fx: &mut Effects<Registers>) {
+    pub(super) fn ask(&self, cx: &Ctx<'_>, key: &Bytes, fx: &mut Effects<Registers>) {
         let Some(hot) = self.keys.get(key) else { return };
         let Some(round) = &hot.round else { return };
         let (epoch, key) = (cx.view.epoch(), key.clone());
@@ -327,6 +342,16 @@ impl Proposers {
                 let silent: Vec<NodeId> = reader.silent().collect();
                 // A question; the answers wait for durability.
                 fx.send_all_now(silent, Msg::Report { epoch, key, round: hot.number });
+            }
+            Work::Querying(query) => {
+                let silent: Vec<NodeId> = query.silent().collect();
+                // A question; the answers wait for durability.
+                fx.send_all_now(silent, Msg::Report { epoch, key, round: hot.number });
+            }
+            Work::Keeping { timestamp, cell, kept } => {
+                let (silent, cell): (Vec<NodeId>, Cell) = (kept.silent().collect(), cell.clone());
+                // The client's value, or what a majority holds durably.
+                fx.send_all_now(silent, Msg::Keep { epoch, key, ballot: *timestamp, cell });
             }
             Work::Deciding { attempt, next, .. } => {
                 let silent: Vec<NodeId> =
@@ -357,6 +382,9 @@ impl Proposers {
             return;
         }
         let Some(hot) = self.keys.get_mut(key).filter(|hot| hot.number == number) else { return };
+        if matches!(&hot.round, Some(Round { work: Work::Querying(_), .. })) {
+            return self.on_queried(cx, from, key, accepted, fx);
+        }
         let Some(Round { work: Work::Reading(reader), .. }) = &mut hot.round else { return };
         let before = reader.silent().count();
         let read = reader.on_report(from, accepted);
@@ -483,7 +511,7 @@ impl Proposers {
     }
 
     /// What waited for the round waits again, before all else. What was proposed may have been, or may yet be, chosen.
-    fn give_up_round(&mut self, key: &Bytes) {
+    pub(super) fn give_up_round(&mut self, key: &Bytes) {
         let Some(hot) = self.keys.get_mut(key) else { return };
         hot.promised = None;
         for taker in hot.round.take().into_iter().flat_map(|round| round.takers).rev() {
@@ -537,21 +565,27 @@ impl Proposers {
         left
     }
 
-    fn end_round(&mut self, key: &Bytes, fx: &mut Effects<Registers>) {
+    pub(super) fn end_round(&mut self, key: &Bytes, fx: &mut Effects<Registers>) {
         if let Some(hot) = self.keys.get(key) {
             self.rounds.remove(&hot.number);
             fx.disarm(Timer::Round(hot.number));
         }
     }
 
-    fn answer_reads(&mut self, key: &Bytes, takers: Vec<Waiting>, cell: &mut Cell, fx: &mut Effects<Registers>) {
+    pub(super) fn answer_reads(
+        &mut self,
+        key: &Bytes,
+        takers: Vec<Waiting>,
+        cell: &mut Cell,
+        fx: &mut Effects<Registers>,
+    ) {
         for mut taker in takers {
             taker.apply(cell);
             self.answer(key, taker, fx);
         }
     }
 
-    fn answer(&mut self, key: &Bytes, taker: Waiting, fx: &mut Effects<Registers>) {
+    pub(super) fn answer(&mut self, key: &Bytes, taker: Waiting, fx: &mut Effects<Registers>) {
         if taker.who == Who::Move {
             self.moved.push_back(key.clone());
         }
@@ -571,6 +605,10 @@ impl Proposers {
     pub(super) fn on_epoch(&mut self, cx: &mut Ctx<'_>, fx: &mut Effects<Registers>) {
         let keys: Vec<Bytes> = self.keys.keys().cloned().collect();
         for key in keys {
+            if is_atomic(cx, &key) {
+                self.enter_atomic(cx, &key, fx);
+                continue;
+            }
             self.give_up_round(&key);
             self.end_round(&key, fx);
             let Some(hot) = self.keys.get_mut(&key) else { continue };

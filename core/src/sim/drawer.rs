@@ -118,16 +118,13 @@ impl Drawer {
                 _ => Registers::All,
             },
             copies: None,
+            atomic: false,
             reorder: rng.chance(500),
             bytes: rng.chance(125),
             lies: false,
             collect,
             repair: Duration::secs(if collect.is_some() { 1 } else { 5 }),
         };
-        // Of its own, so that what else happens in a seed is the same with and without.
-        let mut copies = Rng::new(seed ^ 0xc0_91e5);
-        // With fewer than three no server may be down.
-        world.copies = copies.chance(500).then(|| servers.min(3 + copies.below(3) as u8));
         let mut troubles: Vec<&str> = Vec::new();
         for (name, _) in TROUBLES {
             if rng.chance(500) {
@@ -160,6 +157,12 @@ impl Drawer {
             world.learn = rng.chance(500);
             world.tabs_keep = !troubles.contains(&"wipe");
         }
+        // Of its own, so that what else happens in a seed is the same with and without.
+        let mut copies = Rng::new(seed ^ 0xc0_91e5);
+        // With fewer than three no server may be down; with as many as owners nothing moves.
+        let (n, most) = (3 + copies.below(5).saturating_sub(2) as u8, world.owners);
+        world.copies = copies.chance(400).then_some(n.min(most));
+        world.atomic = world.copies.is_some() && copies.chance(500);
         Self {
             gap: Duration::millis(20 + rng.below(300)),
             keys: 1 + rng.below(12),

@@ -4,7 +4,7 @@
 //! and kept as a test:
 //!
 //! ```text
-//!   seed 17 / servers 6 / owners 4 / tabs 2 / tabs keep / autopilot / learn / delay 60ms / sync 20ms / registers odd / copies 4 / reorder / bytes / collect 6s / repair 1s
+//!   seed 17 / servers 6 / owners 4 / tabs 2 / tabs keep / autopilot / learn / delay 60ms / sync 20ms / registers odd / copies 4 / atomic / reorder / bytes / collect 6s / repair 1s
 //!   1204ms put 2 k3 #5 plain            at place 2, key k3, write 5: supersedes what is there
 //!   1300ms delete 0 k3 #6 new           supersedes nothing
 //!   1301ms put 0 k3 #7 seen 1           supersedes what client 1 last saw of the key
@@ -59,6 +59,8 @@ pub struct World {
     pub registers: Registers,
     /// If set, all keys are of namespaces with so many copies.
     pub copies: Option<u8>,
+    /// Whether registers are of a namespace of mode atomic; only where keys are of namespaces.
+    pub atomic: bool,
     /// Whether messages overtake each other.
     pub reorder: bool,
     /// Whether messages travel as bytes.
@@ -205,6 +207,9 @@ impl fmt::Display for World {
         if let Some(copies) = self.copies {
             writeln!(f, "copies {copies}")?;
         }
+        if self.atomic {
+            writeln!(f, "atomic")?;
+        }
         if self.reorder {
             writeln!(f, "reorder")?;
         }
@@ -319,6 +324,7 @@ impl FromStr for Plan {
             sync: Duration::millis(1),
             registers: Registers::None,
             copies: None,
+            atomic: false,
             reorder: false,
             bytes: false,
             lies: false,
@@ -362,6 +368,7 @@ impl Plan {
             ["registers", "odd"] => world.registers = Registers::Odd,
             ["registers", "all"] => world.registers = Registers::All,
             ["copies", n] => world.copies = Some(n.parse().ok().filter(|n| (1..=limits::REPLICAS).contains(n))?),
+            ["atomic"] => world.atomic = true,
             ["reorder"] => world.reorder = true,
             ["bytes"] => world.bytes = true,
             ["lies"] => world.lies = true,

@@ -191,6 +191,8 @@ struct Run<'w> {
     registers: Registers,
     /// How many copies there are of keys, if they are of namespaces.
     copies: Option<u8>,
+    /// Whether registers take no conditions and count nothing.
+    atomic: bool,
     /// The namespaces, once they are there.
     namespaces: Option<Namespaces>,
     ledger: Ledger,
@@ -236,7 +238,7 @@ enum Asked {
 }
 
 /// How the namespaces are called, where keys are of some: that of registers, and that of the others.
-const NAMESPACES: [(&str, Mode); 2] = [("registers-apart", Mode::Consensus), ("keys-apart", Mode::Quorum)];
+const NAMESPACES: [&str; 2] = ["registers-apart", "keys-apart"];
 
 impl<'w> Run<'w> {
     fn new(world: &World, recorded: bool, watch: &'w mut dyn FnMut(Instant, Watched<'_>)) -> Self {
@@ -276,8 +278,9 @@ impl<'w> Run<'w> {
             history: History::new(world.collect.is_some()),
             registers: world.registers,
             copies: world.copies,
+            atomic: world.atomic,
             namespaces: None,
-            ledger: Ledger::default(),
+            ledger: Ledger::new(world.atomic),
             epochs: Epochs::default(),
             sessions: BTreeMap::new(),
             versions: BTreeMap::new(),
@@ -324,8 +327,8 @@ impl<'w> Run<'w> {
     fn name(&self, key: u32) -> Bytes {
         let name = format!("k{key}");
         let Some(table) = &self.namespaces else { return Bytes::from(name.as_str()) };
-        let (namespace, mode) = NAMESPACES[usize::from(!self.registers.contain(key))];
-        let inside = table.resolve(namespace::key_in(namespace, name.as_bytes()), mode);
+        let namespace = NAMESPACES[usize::from(!self.registers.contain(key))];
+        let inside = table.resolve(namespace::key_in(namespace, name.as_bytes()), Mode::Quorum);
         inside.map_or_else(|_| Bytes::from(name.as_str()), |(inside, _)| inside)
     }
 
@@ -333,7 +336,8 @@ impl<'w> Run<'w> {
     fn create_namespaces(&mut self, replicas: u8) -> Result<(), Failure> {
         self.phase("namespaces are created");
         let mut table = Namespaces::default();
-        for (name, mode) in NAMESPACES {
+        let of_registers = if self.atomic { Mode::Atomic } else { Mode::Consensus };
+        for (name, mode) in NAMESPACES.into_iter().zip([of_registers, Mode::Quorum]) {
             let namespace = Namespace { mode, replicas };
             table = table.with(name, namespace).map_err(|refusal| Failure::Safety(format!("{name}: {refusal}")))?;
             let known = |sim: &Sim| {
@@ -404,7 +408,9 @@ impl<'w> Run<'w> {
                 self.put(place, write, &put);
             }
             Action::Again { place, write } if exists(place) => {
-                if let Some(put) = self.puts.get(&write).cloned() {
+                // A write of an atomic register has no name: asked again, it is another one, of the same value.
+                let may = |put: &&Put| !(self.atomic && self.registers.contain(put.key));
+                if let Some(put) = self.puts.get(&write).filter(may).cloned() {
                     self.reach("repeated");
                     self.put(place, write, &put);
                 }
@@ -523,6 +529,7 @@ impl<'w> Run<'w> {
         let value = (!deletes).then_some(i64::from(write));
         match context {
             Context::Plain => Change::Set(value, None),
+            Context::New | Context::Seen(_) if self.atomic => Change::Set(value, None),
             Context::New if write.is_multiple_of(4) => Change::Set(value, Some(self.ledger.known(key))),
             Context::New => Change::Add(i64::from(write % 7)),
             Context::Seen(client) => {

@@ -48,7 +48,7 @@ struct Wish {
 
 /// Creates one, or finds that it is there.
 pub(super) async fn create(State(app): State<App>, Path(name): Path<String>, body: Bytes) -> Response {
-    const FORM: &str = "a namespace is {\"mode\":\"eventual\" or \"quorum\" or \"consensus\",\"replicas\":N}";
+    const FORM: &str = "a namespace is {\"mode\":\"eventual\", \"quorum\", \"atomic\" or \"consensus\",\"replicas\":N}";
     let wish: Wish = match serde_json::from_slice(&body) {
         Ok(wish) => wish,
         Err(problem) => return error(StatusCode::BAD_REQUEST, "BAD_REQUEST", &format!("{problem}; {FORM}")),

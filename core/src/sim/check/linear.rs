@@ -4,6 +4,8 @@
 //! no other one had finished before, apply it to the model, go on; on a dead end take it back and try another. A pair
 //! of (operations taken, state) that failed once is never tried again.
 //!
+//! What only reads is taken as soon as its answer is right: if any order explains the rest, one does that has it here.
+//!
 //! An operation whose outcome is unknown may have happened at any time after it began, or never. Its answer is not
 //! compared, it stays concurrent with everything later, and it need not be taken at all.
 //!
@@ -31,6 +33,10 @@ pub trait Model {
     /// Whether this answer may still be given, now or later. False only if it cannot: that ends the search on this path.
     fn may_come(_state: &Self::State, _call: &Self::Call, _answer: &Self::Answer) -> bool {
         true
+    }
+    /// Whether a call that is answered so changes no state, whenever that is its answer.
+    fn only_reads(_call: &Self::Call, _answer: &Self::Answer) -> bool {
+        false
     }
 }
 
@@ -162,8 +168,17 @@ impl<'a, M: Model> Search<'a, M> {
         let may_be_next = |&i: &usize| first_end.is_none_or(|end| self.operations[i].began <= end);
         let mut candidates: Vec<usize> = open.filter(may_be_next).collect();
         let ended = |i: usize| self.operations[i].ended.as_ref().map_or(u64::MAX, |(at, _)| *at);
+        if let Some(&read) = candidates.iter().find(|&&i| self.is_read_now(i)) {
+            return vec![read];
+        }
         candidates.sort_by_key(|&i| core::cmp::Reverse((ended(i), self.operations[i].began)));
         candidates
+    }
+
+    fn is_read_now(&self, i: usize) -> bool {
+        let Operation { call, ended, .. } = &self.operations[i];
+        let told = ended.as_ref().map(|(_, answer)| answer).filter(|answer| M::only_reads(call, answer));
+        told.is_some_and(|answer| M::apply(&self.state, call).1 == *answer)
     }
 
     fn is_taken(&self, i: usize) -> bool {
@@ -210,6 +225,10 @@ impl Model for Register {
             Call::CompareAndSet(old, new) if *state == old => (new, 1),
             Call::CompareAndSet(..) => (*state, 0),
         }
+    }
+
+    fn only_reads(call: &Call, answer: &u64) -> bool {
+        matches!((call, answer), (Call::Read, _) | (Call::CompareAndSet(..), 0))
     }
 }
 

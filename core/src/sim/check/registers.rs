@@ -100,11 +100,59 @@ impl Model for Versioned {
             (Call::Read, Answer::Changed(..)) => false,
         }
     }
+
+    fn only_reads(_call: &Call, answer: &Answer) -> bool {
+        matches!(answer, Answer::Holds(..) | Answer::Conflict(_))
+    }
+}
+
+/// A register that is set and read. Its versions are timestamps: several writes may have the same, and none a lower one
+/// than those that take effect before it.
+#[derive(Clone, Copy, Debug)]
+pub struct Timestamped;
+
+/// What is asked of such a register, with the version that was told of it, 0 if none was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// What it holds.
+    Read(u64),
+    /// Set it.
+    Set(Option<i64>, u64),
+}
+
+impl Model for Timestamped {
+    /// The value, and the highest version that was told.
+    type State = (Option<i64>, u64);
+    type Call = Access;
+    /// What a read returns.
+    type Answer = Option<i64>;
+
+    fn initial() -> Self::State {
+        (None, 0)
+    }
+
+    fn apply(state: &Self::State, call: &Access) -> (Self::State, Option<i64>) {
+        match *call {
+            Access::Read(_) => (*state, state.0),
+            Access::Set(value, version) => ((value, version.max(state.1)), None),
+        }
+    }
+
+    fn may_come(state: &Self::State, call: &Access, _answer: &Option<i64>) -> bool {
+        let (Access::Read(version) | Access::Set(_, version)) = call;
+        *version >= state.1
+    }
+
+    fn only_reads(call: &Access, _answer: &Option<i64>) -> bool {
+        matches!(call, Access::Read(_))
+    }
 }
 
 /// All that was asked and told.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
+    /// Whether versions are timestamps.
+    atomic: bool,
     by_key: BTreeMap<u32, Vec<Entry>>,
     /// Counts what happens.
     now: u64,
@@ -120,6 +168,12 @@ struct Entry {
 }
 
 impl Ledger {
+    /// An empty one, of registers of mode atomic or consensus.
+    #[must_use]
+    pub fn new(atomic: bool) -> Self {
+        Self { atomic, ..Self::default() }
+    }
+
     /// Somebody asks. Returns the operation's number among those of the key.
     pub fn asked(&mut self, key: u32, call: Call) -> usize {
         self.now += 1;
@@ -167,6 +221,13 @@ impl Ledger {
     /// The first key of which none does, or of which none was found.
     pub fn judge(&self) -> Result<(), String> {
         for (key, entries) in &self.by_key {
+            if self.atomic {
+                let operations: Vec<Operation<Timestamped>> =
+                    entries.iter().filter(|entry| !entry.refused).filter_map(timestamped).collect();
+                let operations = dated(operations);
+                verdict(*key, operations.len(), linear::check(&operations, BUDGET))?;
+                continue;
+            }
             let mut operations: Vec<Operation<Versioned>> =
                 entries.iter().filter(|entry| !entry.refused).map(|entry| entry.operation.clone()).collect();
             let mut times: BTreeMap<u32, u32> = BTreeMap::new();
@@ -181,19 +242,57 @@ impl Ledger {
                     *write = if times.get(write) > Some(&1) { *write } else { 0 };
                 }
             }
-            match linear::check(&operations, BUDGET) {
-                Verdict::Linearizable => (),
-                Verdict::Violated { explained } => {
-                    let of = operations.len();
-                    return Err(format!(
-                        "no order explains what was told of register k{key}: {explained} of {of} operations at most"
-                    ));
-                }
-                Verdict::Undecided => return Err(format!("whether register k{key} is linearizable was not decided")),
-            }
+            verdict(*key, operations.len(), linear::check(&operations, BUDGET))?;
         }
         Ok(())
     }
+}
+
+fn verdict(key: u32, of: usize, verdict: Verdict) -> Result<(), String> {
+    match verdict {
+        Verdict::Linearizable => Ok(()),
+        Verdict::Violated { explained } => {
+            Err(format!("no order explains what was told of register k{key}: {explained} of {of} operations at most"))
+        }
+        Verdict::Undecided => Err(format!("whether register k{key} is linearizable was not decided")),
+    }
+}
+
+/// Gives writes that were never answered the version that reads tell of them, and leaves out those that nobody has read:
+/// values are written once, so a read says which write it saw.
+fn dated(operations: Vec<Operation<Timestamped>>) -> Vec<Operation<Timestamped>> {
+    let mut seen: BTreeMap<Option<i64>, u64> = BTreeMap::new();
+    for operation in &operations {
+        if let (Access::Read(version), Some((_, value))) = (&operation.call, &operation.ended) {
+            seen.insert(*value, *version);
+        }
+    }
+    let date = |mut operation: Operation<Timestamped>| {
+        if operation.ended.is_some() {
+            return Some(operation);
+        }
+        let Access::Set(value @ Some(_), _) = operation.call else { return Some(operation) };
+        operation.call = Access::Set(value, *seen.get(&value)?);
+        Some(operation)
+    };
+    operations.into_iter().filter_map(date).collect()
+}
+
+/// The operation on a register whose versions are timestamps. What was only read and never answered says nothing.
+fn timestamped(entry: &Entry) -> Option<Operation<Timestamped>> {
+    let Operation { began, call, ended } = &entry.operation;
+    let version = match ended {
+        Some((_, Answer::Holds(_, version) | Answer::Changed(version, _) | Answer::Conflict(version))) => *version,
+        None => 0,
+    };
+    let call = match *call {
+        Call::Read if ended.is_none() => return None,
+        Call::Read => Access::Read(version),
+        Call::Change(_, Change::Set(value, _)) => Access::Set(value, version),
+        Call::Change(_, Change::Add(_)) => return None,
+    };
+    let read = |answer: &Answer| if let Answer::Holds(value, _) = answer { *value } else { None };
+    Some(Operation { began: *began, call, ended: ended.as_ref().map(|(at, answer)| (*at, read(answer))) })
 }
 
 #[cfg(test)]
@@ -237,5 +336,26 @@ mod tests {
         assert!(twice.judge().is_err());
         ledger.answered(0, read, Answer::Holds(Some(1), 1));
         assert_eq!(ledger.judge(), Ok(()));
+    }
+
+    #[test]
+    fn of_atomic_registers_old_after_new_is_noticed() {
+        let mut ledger = Ledger::new(true);
+        for (write, version) in [(1, 1), (2, 2)] {
+            let number = ledger.asked(0, Call::Change(write, Change::Set(Some(i64::from(write)), None)));
+            ledger.answered(0, number, Answer::Changed(version, None));
+        }
+        let read = |ledger: &mut Ledger, value, version| {
+            let number = ledger.asked(0, Call::Read);
+            ledger.answered(0, number, Answer::Holds(Some(value), version));
+        };
+        read(&mut ledger, 2, 2);
+        assert_eq!(ledger.judge(), Ok(()));
+        // One that nobody was told of may take effect between any two reads, and once.
+        ledger.asked(0, Call::Change(3, Change::Set(Some(3), None)));
+        read(&mut ledger, 3, 3);
+        assert_eq!(ledger.judge(), Ok(()));
+        read(&mut ledger, 2, 2);
+        assert!(ledger.judge().is_err(), "new, then old");
     }
 }
