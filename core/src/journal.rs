@@ -31,7 +31,7 @@ use crate::lift::{Record, RecordKey};
 use crate::limits;
 
 /// The format's version, in every head.
-pub const VERSION: u32 = 8;
+pub const VERSION: u32 = 9;
 
 const CRC: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISCSI);
 const SEGMENT_MAGIC: [u8; 8] = *b"QUNLONGJ";

@@ -12,7 +12,7 @@ use crate::rng::Rng;
 use crate::time::Duration;
 
 /// The kinds of trouble that a seed can switch on, with how often each comes in a thousand steps.
-const TROUBLES: [(&str, u64); 18] = [
+const TROUBLES: [(&str, u64); 19] = [
     ("crash", 30),
     ("power", 3),
     ("cut", 30),
@@ -31,6 +31,7 @@ const TROUBLES: [(&str, u64); 18] = [
     ("echo", 6),
     ("churn", 20),
     ("amnesia", 1),
+    ("overtake", 20),
 ];
 
 /// Draws a world and then steps without end, all from one seed.
@@ -239,6 +240,7 @@ impl Drawer {
             "churn" if self.rng.chance(250) => self.straggle(),
             "churn" if self.rng.chance(150) => self.miss_a_change(),
             "churn" => self.change(),
+            "overtake" => self.overtake(),
             "amnesia" => Action::Amnesia(self.server()),
             "fill" if self.rng.chance(300) => self.fill_all(),
             "fill" => Action::Fill(self.place(), self.span(20_000)),
@@ -278,6 +280,39 @@ impl Drawer {
             self.coming.push_back((wait, act));
         }
         Action::Loss(300 + self.rng.below(400) as u32)
+    }
+
+    /// One whom others have asked stands still until one of them asks somebody else, whose questions are slow to be answered.
+    /// Then it goes on, with what was asked of it later, and who has just promised to take nothing more from it has
+    /// restarted, and may have forgotten that, if it can.
+    fn overtake(&mut self) -> Action {
+        let servers = u64::from(self.world.servers);
+        let first = self.rng.below(servers);
+        let [still, one, other] = [0, 1, 2].map(|n| ((first + n) % servers) as Place);
+        let key = self.rng.below(self.keys) as u32;
+        let mut put = |place| {
+            self.writes += 1;
+            Action::Put { place, key, write: self.writes, deletes: false, context: Context::Plain }
+        };
+        let (before, early, late) = (put(still), put(one), put(one));
+        let get = |place, client| Action::Get { place, key, client };
+        // An owner that is silent for half a second is given up for another one.
+        let (later, standstill) = (20_000 + self.rng.below(200_000), Duration::millis(520 + self.rng.below(120)));
+        let crash = 505_000 - later + self.rng.below(60_000);
+        let script = [
+            (100_000, Action::Slow(other, one, Duration::millis(200))),
+            (0, Action::Pause(still, standstill)),
+            (100, early),
+            (later, late),
+            (crash, Action::Crash(other)),
+            (1_000 + self.rng.below(8_000), Action::Start(other)),
+            (200_000 + self.rng.below(300_000), Action::Slow(other, one, Duration::millis(2))),
+            (10_000, get(one, 0)),
+            (20_000, get(still, 1)),
+            (20_000, get(other, 2)),
+        ];
+        self.coming.extend(script.map(|(wait, action)| (Duration(wait), action)));
+        before
     }
 
     /// Up to three wishes at once, for whoever is a server or, where tabs keep their storage, a tab.
