@@ -1,7 +1,9 @@
 //! `qunlong bench`: three nodes on this machine under load, with what the disk and the processor can do beside it.
 //!
 //! The load runs on the same cores as the nodes. A durable rate means nothing alone: it is printed beside the rate
-//! of a plain fdatasync loop of the same minute, as a ratio.
+//! of a plain fdatasync loop of the same minute, as a ratio. `--json` prints the same for programs.
+
+mod kill;
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -15,6 +17,8 @@ use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::{http1, http2};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde::Serialize;
+use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::task::LocalSet;
 
@@ -67,8 +71,26 @@ struct Tally {
     errors: u64,
 }
 
-/// Runs all loads and prints a table.
+/// What one load did, as a line of a table or as a JSON object.
+#[derive(Serialize)]
+struct Row<'a> {
+    name: &'a str,
+    /// Requests that were done in a second.
+    ops: f64,
+    p50_ms: f64,
+    p99_ms: f64,
+    /// Processor time of all nodes together, for each request.
+    cpu_us: f64,
+    /// Syncs of each node, for each request.
+    syncs: f64,
+    errors: u64,
+}
+
+/// Runs all loads and prints a table, or what `--kill` asks for.
 pub(crate) async fn run(arguments: BenchArguments) -> Result<(), Failure> {
+    if arguments.kill {
+        return LocalSet::new().run_until(kill::run(&arguments)).await;
+    }
     let data = std::env::temp_dir().join(format!("qunlong-bench-{}", std::process::id()));
     let mut cluster = Cluster::start(3, PORT, &data, None).await?;
     cluster.wait_until_one().await?;
@@ -81,12 +103,11 @@ pub(crate) async fn run(arguments: BenchArguments) -> Result<(), Failure> {
 async fn measure(cluster: &Cluster, data: &Path, arguments: &BenchArguments) -> Result<(), Failure> {
     let failed = |error: io::Error| Failure::new("BENCH_FAILED", error.to_string());
     let syncs = fdatasync_rate(data).map_err(failed)?;
-    println!("three nodes, {}-byte values, synced before the answer, load on the same cores", arguments.value);
-    println!("fdatasync loop of one thread in this minute: {syncs:.0}/s\n");
-    println!(
-        "{:<34} {:>9} {:>9} {:>9} {:>10} {:>12} {:>11} {:>7}",
-        "load", "ops/s", "p50 ms", "p99 ms", "CPU µs/op", "syncs/op/node", "× fdatasync", "errors"
-    );
+    if arguments.json {
+        println!("{}", json!({ "name": "fdatasync loop", "ops": syncs }));
+    } else {
+        print_head(arguments, syncs);
+    }
     let many = arguments.clients;
     let rows = [
         ("put, 1 client", Load::Put, 1, Wiring::Separate),
@@ -109,25 +130,46 @@ async fn measure(cluster: &Cluster, data: &Path, arguments: &BenchArguments) -> 
         let tally = drive(cluster, load, clients, wiring, arguments).await.map_err(failed)?;
         let seconds = started.elapsed().as_secs_f64();
         let after = Reading::take(cluster).await;
-        report(&format!("{name} ({clients})"), tally, seconds, syncs, &before, &after);
+        let row = sum_up(name, tally, seconds, &before, &after);
+        if arguments.json { println!("{}", json!(row)) } else { row.print(clients, syncs) }
     }
     Ok(())
 }
 
-fn report(name: &str, mut tally: Tally, seconds: f64, syncs: f64, before: &Reading, after: &Reading) {
-    tally.latencies.sort_unstable();
-    let done = tally.latencies.len().max(1);
-    let at = |share: f64| tally.latencies.get((done as f64 * share) as usize).map_or(0.0, |d| d.as_secs_f64() * 1e3);
-    let rate = done as f64 / seconds;
+fn print_head(arguments: &BenchArguments, syncs: f64) {
+    println!("three nodes, {}-byte values, synced before the answer, load on the same cores", arguments.value);
+    println!("fdatasync loop of one thread in this minute: {syncs:.0}/s\n");
     println!(
-        "{name:<34} {rate:>9.0} {:>9.2} {:>9.2} {:>10.0} {:>12.3} {:>11.2} {:>7}",
-        at(0.5),
-        at(0.99),
-        (after.cpu - before.cpu).as_secs_f64() * 1e6 / done as f64,
-        (after.syncs - before.syncs) as f64 / 3.0 / done as f64,
-        rate / syncs,
-        tally.errors,
+        "{:<34} {:>9} {:>9} {:>9} {:>10} {:>12} {:>11} {:>7}",
+        "load", "ops/s", "p50 ms", "p99 ms", "CPU µs/op", "syncs/op/node", "× fdatasync", "errors"
     );
+}
+
+fn sum_up<'a>(name: &'a str, mut tally: Tally, seconds: f64, before: &Reading, after: &Reading) -> Row<'a> {
+    tally.latencies.sort_unstable();
+    let done = tally.latencies.len().max(1) as f64;
+    let at = |share: f64| tally.latencies.get((done * share) as usize).map_or(0.0, |took| took.as_secs_f64() * 1e3);
+    Row {
+        name,
+        ops: tally.latencies.len() as f64 / seconds,
+        p50_ms: at(0.5),
+        p99_ms: at(0.99),
+        cpu_us: (after.cpu - before.cpu).as_secs_f64() * 1e6 / done,
+        syncs: (after.syncs - before.syncs) as f64 / 3.0 / done,
+        errors: tally.errors,
+    }
+}
+
+impl Row<'_> {
+    /// Prints it as a line of a table. The rate of syncs is that of the disk alone.
+    fn print(&self, clients: u16, syncs_per_second: f64) {
+        let Self { ops, p50_ms, p99_ms, cpu_us, syncs, errors, .. } = self;
+        println!(
+            "{:<34} {ops:>9.0} {p50_ms:>9.2} {p99_ms:>9.2} {cpu_us:>10.0} {syncs:>12.3} {:>11.2} {errors:>7}",
+            format!("{} ({clients})", self.name),
+            ops / syncs_per_second,
+        );
+    }
 }
 
 /// Processor time of all nodes, and their syncs.
@@ -199,12 +241,19 @@ async fn drive(
             let value = Bytes::from(vec![b'v'; size]);
             let mut number = client;
             while Instant::now() < end {
-                number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                let key = (number >> 33) % KEYS;
+                let key = next_key(&mut number);
                 let began = Instant::now();
-                let ok = connection.ask(&address, load, key, &value).await;
+                let answer = connection.ask(&address, load, key, &value).await;
                 let mut tally = tally.borrow_mut();
-                if ok { tally.latencies.push(began.elapsed()) } else { tally.errors += 1 }
+                match answer {
+                    Answer::Done => tally.latencies.push(began.elapsed()),
+                    Answer::Refused => tally.errors += 1,
+                    // Nobody answers any more on this connection.
+                    Answer::Lost => {
+                        tally.errors += 1;
+                        break;
+                    }
+                }
             }
         }));
     }
@@ -212,6 +261,21 @@ async fn drive(
         task.await.map_err(io::Error::other)?;
     }
     Ok(std::mem::take(&mut *tally.borrow_mut()))
+}
+
+/// The next random key, and the number that makes it so.
+fn next_key(number: &mut u64) -> u64 {
+    *number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    (*number >> 33) % KEYS
+}
+
+/// What became of a request.
+enum Answer {
+    Done,
+    /// The node answered that it was not done.
+    Refused,
+    /// The connection broke.
+    Lost,
 }
 
 /// A connection to a node.
@@ -236,8 +300,8 @@ impl Connection {
         Ok(Self::Http2(sender))
     }
 
-    /// Whether the request was done.
-    async fn ask(&self, address: &str, load: Load, key: u64, value: &Bytes) -> bool {
+    /// Asks, and waits for the whole answer.
+    async fn ask(&self, address: &str, load: Load, key: u64, value: &Bytes) -> Answer {
         let (method, path) = load.request(key);
         let body = if method == Method::PUT { value.clone() } else { Bytes::new() };
         let request = Request::builder()
@@ -251,17 +315,21 @@ impl Connection {
             Self::Http2(sender) => sender.clone().send_request(request).await,
         };
         match answer {
-            Ok(answer) => is_done(answer).await,
-            Err(_) => false,
+            Ok(answer) => judge(answer).await,
+            Err(_) => Answer::Lost,
         }
     }
 }
 
-async fn is_done(answer: Response<Incoming>) -> bool {
+async fn judge(answer: Response<Incoming>) -> Answer {
     let status = answer.status().as_u16();
     // A key that nobody has written yet, and one with siblings, are good answers, too.
     let done = status == 404 || status == 300 || answer.status().is_success();
-    answer.into_body().collect().await.is_ok() && done
+    match answer.into_body().collect().await {
+        Ok(_) if done => Answer::Done,
+        Ok(_) => Answer::Refused,
+        Err(_) => Answer::Lost,
+    }
 }
 
 async fn connect(address: &str) -> io::Result<TcpStream> {

@@ -245,9 +245,7 @@ impl Cluster {
         match order {
             Order::List => (),
             Order::Kill { name } => {
-                let member = self.nodes.get_mut(&name).ok_or_else(|| no_such_node(&name))?;
-                if let Some(mut child) = member.child.take() {
-                    let _ = child.kill().await;
+                if self.kill(&name).await? {
                     println!("  {name} was killed from the page");
                 }
             }
@@ -273,6 +271,14 @@ impl Cluster {
             })
             .collect();
         json!({ "nodes": nodes })
+    }
+
+    /// Ends a node's process as `kill -9` does; says whether it ran.
+    pub(crate) async fn kill(&mut self, name: &str) -> Result<bool, Failure> {
+        let member = self.nodes.get_mut(name).ok_or_else(|| no_such_node(name))?;
+        let Some(mut child) = member.child.take() else { return Ok(false) };
+        let _ = child.kill().await;
+        Ok(true)
     }
 
     /// Lets all nodes leave, and kills those that do not.

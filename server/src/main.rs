@@ -121,7 +121,7 @@ enum Command {
         #[arg(long)]
         messages: bool,
     },
-    /// Measure a cluster of three nodes on this machine.
+    /// Measure a cluster of three nodes on this machine, or of five of which one is killed.
     Bench(BenchArguments),
 }
 
@@ -364,6 +364,12 @@ struct BenchArguments {
     /// Bytes of a value.
     #[arg(long, default_value_t = 256)]
     value: usize,
+    /// Print one JSON object a line instead of a table.
+    #[arg(long)]
+    json: bool,
+    /// Instead of the loads: how long clients wait when one of five nodes is killed.
+    #[arg(long, conflicts_with_all = ["json", "seconds"])]
+    kill: bool,
 }
 
 fn main() -> ExitCode {

@@ -15,6 +15,9 @@ pub struct Arguments {
     /// How long each load runs.
     #[arg(long, default_value_t = 5)]
     seconds: u64,
+    /// Only the cluster, and etcd under the same loads beside it.
+    #[arg(long)]
+    peers: bool,
 }
 
 /// Runs all benches.
@@ -23,12 +26,21 @@ pub struct Arguments {
 ///
 /// If something does not build or run.
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let (clients, seconds) = (arguments.clients.to_string(), arguments.seconds.to_string());
+    if arguments.peers {
+        let mut command = cargo(["bench", "--quiet", "--package", "xtask", "--bench", "peers", "--"]);
+        command.args(["--clients", &clients, "--seconds", &seconds]);
+        return crate::run(command, "the bench beside etcd");
+    }
     let server = build_server()?;
     say("three nodes under load");
-    let mut command = Command::new(server);
-    command.arg("bench").args(["--clients", &arguments.clients.to_string()]);
-    command.args(["--seconds", &arguments.seconds.to_string()]);
+    let mut command = Command::new(&server);
+    command.args(["bench", "--clients", &clients, "--seconds", &seconds]);
     crate::run(command, "the cluster's bench")?;
+    say("five nodes under load, and one is killed");
+    let mut command = Command::new(&server);
+    command.args(["bench", "--kill", "--clients", &clients]);
+    crate::run(command, "the bench of a killed node")?;
     say("the browser");
     crate::run(cargo(["bench", "--quiet", "--package", "xtask", "--bench", "browser"]), "the browser's bench")?;
     say("the simulator");

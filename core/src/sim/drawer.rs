@@ -289,30 +289,33 @@ impl Drawer {
         let servers = u64::from(self.world.servers);
         let first = self.rng.below(servers);
         let [still, one, other] = [0, 1, 2].map(|n| ((first + n) % servers) as Place);
-        let key = self.rng.below(self.keys) as u32;
-        let mut put = |place| {
-            self.writes += 1;
-            Action::Put { place, key, write: self.writes, deletes: false, context: Context::Plain }
-        };
-        let (before, early, late) = (put(still), put(one), put(one));
-        let get = |place, client| Action::Get { place, key, client };
+        // Of several keys, for it is asked for some alone.
+        let keys: Vec<u32> = (0..4).map(|_| self.rng.below(self.keys) as u32).collect();
+        let slow = |by| (0..servers as Place).filter(move |&to| to != other).map(move |to| Action::Slow(other, to, by));
+        let mut script: Vec<(u64, Action)> = keys.iter().map(|&key| (1_000, self.plain_put(still, key))).collect();
+        script.push((100_000, Action::Pause(still, Duration::millis(520 + self.rng.below(120)))));
+        script.extend(slow(Duration::millis(450)).map(|slow| (0, slow)));
+        script.extend(keys.iter().map(|&key| (100, self.plain_put(one, key))));
+        // So late that nobody else is asked for it before the end.
+        let later = 460_000 + self.rng.below(40_000);
+        script.push((later, self.plain_put(one, keys[0])));
+        script.extend(keys[1..].iter().map(|&key| (100, self.plain_put(one, key))));
         // An owner that is silent for half a second is given up for another one.
-        let (later, standstill) = (20_000 + self.rng.below(200_000), Duration::millis(520 + self.rng.below(120)));
-        let crash = 505_000 - later + self.rng.below(60_000);
-        let script = [
-            (100_000, Action::Slow(other, one, Duration::millis(200))),
-            (0, Action::Pause(still, standstill)),
-            (100, early),
-            (later, late),
-            (crash, Action::Crash(other)),
-            (1_000 + self.rng.below(8_000), Action::Start(other)),
-            (200_000 + self.rng.below(300_000), Action::Slow(other, one, Duration::millis(2))),
-            (10_000, get(one, 0)),
-            (20_000, get(still, 1)),
-            (20_000, get(other, 2)),
-        ];
-        self.coming.extend(script.map(|(wait, action)| (Duration(wait), action)));
-        before
+        script.push((506_000 - later + self.rng.below(60_000), Action::Crash(other)));
+        script.push((1_000 + self.rng.below(8_000), Action::Start(other)));
+        script.push((600_000 + self.rng.below(300_000), Action::Mend));
+        script.extend(slow(Duration::millis(2)).map(|slow| (0, slow)));
+        for (client, place) in [one, still, other].into_iter().enumerate() {
+            let client = client as u8;
+            script.extend(keys.iter().map(|&key| (5_000, Action::Get { place, key, client })));
+        }
+        self.coming.extend(script.into_iter().map(|(wait, action)| (Duration(wait), action)));
+        Action::Mend
+    }
+
+    fn plain_put(&mut self, place: Place, key: u32) -> Action {
+        self.writes += 1;
+        Action::Put { place, key, write: self.writes, deletes: false, context: Context::Plain }
     }
 
     /// Up to three wishes at once, for whoever is a server or, where tabs keep their storage, a tab.

@@ -236,7 +236,7 @@ pub fn agent() -> Agent {
     Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_secs(10))).build().into()
 }
 
-pub fn read(answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Option<Answer> {
+pub fn read(answer: Result<http::Response<ureq::Body>, ureq::Error>) -> Option<Answer> {
     let mut answer = answer.ok()?;
     Some((answer.status().as_u16(), answer.body_mut().read_to_string().ok()?))
 }
