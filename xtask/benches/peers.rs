@@ -57,8 +57,11 @@ const LINES: [(&str, Option<&str>, &str); 7] = [
     ("write, all to one key", None, "all add to one register"),
 ];
 
-/// What is compared of the rows: its name, the digits behind its point, and where it is.
-const FIGURES: [(&str, usize, fn(&Row) -> f64); 4] = [
+/// A figure's name, the digits behind its point, and where it is in a row.
+type Figure = (&'static str, usize, fn(&Row) -> f64);
+
+/// What is compared of the rows.
+const FIGURES: [Figure; 4] = [
     ("ops/s", 0, |row| row.ops),
     ("p50 ms", 2, |row| row.p50_ms),
     ("p99 ms", 2, |row| row.p99_ms),

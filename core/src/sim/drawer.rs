@@ -12,7 +12,7 @@ use crate::rng::Rng;
 use crate::time::Duration;
 
 /// The kinds of trouble that a seed can switch on, with how often each comes in a thousand steps.
-const TROUBLES: [(&str, u64); 19] = [
+const TROUBLES: [(&str, u64); 18] = [
     ("crash", 30),
     ("power", 3),
     ("cut", 30),
@@ -31,7 +31,6 @@ const TROUBLES: [(&str, u64); 19] = [
     ("echo", 6),
     ("churn", 20),
     ("amnesia", 1),
-    ("overtake", 20),
 ];
 
 /// Draws a world and then steps without end, all from one seed.
@@ -240,7 +239,6 @@ impl Drawer {
             "churn" if self.rng.chance(250) => self.straggle(),
             "churn" if self.rng.chance(150) => self.miss_a_change(),
             "churn" => self.change(),
-            "overtake" => self.overtake(),
             "amnesia" => Action::Amnesia(self.server()),
             "fill" if self.rng.chance(300) => self.fill_all(),
             "fill" => Action::Fill(self.place(), self.span(20_000)),
@@ -280,42 +278,6 @@ impl Drawer {
             self.coming.push_back((wait, act));
         }
         Action::Loss(300 + self.rng.below(400) as u32)
-    }
-
-    /// One whom others have asked stands still until one of them asks somebody else, whose questions are slow to be answered.
-    /// Then it goes on, with what was asked of it later, and who has just promised to take nothing more from it has
-    /// restarted, and may have forgotten that, if it can.
-    fn overtake(&mut self) -> Action {
-        let servers = u64::from(self.world.servers);
-        let first = self.rng.below(servers);
-        let [still, one, other] = [0, 1, 2].map(|n| ((first + n) % servers) as Place);
-        // Of several keys, for it is asked for some alone.
-        let keys: Vec<u32> = (0..4).map(|_| self.rng.below(self.keys) as u32).collect();
-        let slow = |by| (0..servers as Place).filter(move |&to| to != other).map(move |to| Action::Slow(other, to, by));
-        let mut script: Vec<(u64, Action)> = keys.iter().map(|&key| (1_000, self.plain_put(still, key))).collect();
-        script.push((100_000, Action::Pause(still, Duration::millis(520 + self.rng.below(120)))));
-        script.extend(slow(Duration::millis(450)).map(|slow| (0, slow)));
-        script.extend(keys.iter().map(|&key| (100, self.plain_put(one, key))));
-        // So late that nobody else is asked for it before the end.
-        let later = 460_000 + self.rng.below(40_000);
-        script.push((later, self.plain_put(one, keys[0])));
-        script.extend(keys[1..].iter().map(|&key| (100, self.plain_put(one, key))));
-        // An owner that is silent for half a second is given up for another one.
-        script.push((506_000 - later + self.rng.below(60_000), Action::Crash(other)));
-        script.push((1_000 + self.rng.below(8_000), Action::Start(other)));
-        script.push((600_000 + self.rng.below(300_000), Action::Mend));
-        script.extend(slow(Duration::millis(2)).map(|slow| (0, slow)));
-        for (client, place) in [one, still, other].into_iter().enumerate() {
-            let client = client as u8;
-            script.extend(keys.iter().map(|&key| (5_000, Action::Get { place, key, client })));
-        }
-        self.coming.extend(script.into_iter().map(|(wait, action)| (Duration(wait), action)));
-        Action::Mend
-    }
-
-    fn plain_put(&mut self, place: Place, key: u32) -> Action {
-        self.writes += 1;
-        Action::Put { place, key, write: self.writes, deletes: false, context: Context::Plain }
     }
 
     /// Up to three wishes at once, for whoever is a server or, where tabs keep their storage, a tab.
