@@ -39,7 +39,7 @@ const STEPS: [Step; 20] = [
     ("4,000 random clusters", || simulate(&["--seeds", "4000", "--steps", "50000"])),
     ("random clusters run twice", || simulate(&["--seeds", "50", "--steps", "50000", "--twice"])),
     ("beyond what is promised", || simulate(&["--seeds", "200", "--steps", "20000", "--beyond"])),
-    ("planted bugs", || simulate(&["--mutants", "--seeds", "2000", "--steps", "10000"])),
+    ("planted bugs", || simulate(&["--mutants", "--seeds", "5000", "--steps", "10000"])),
     ("members come and go", || simulate(&["--churn", "--seeds", "1000", "--steps", "20000"])),
     ("fuzzing", || fuzz::run_all(&fuzz::Arguments { seconds: 30, target: None })),
     ("core under wasm32", || whole_system("wasm")),

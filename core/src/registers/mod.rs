@@ -546,6 +546,7 @@ impl Protocol for Registers {
         for (_, acceptor) in self.store.iter() {
             self.proposers.hear(acceptor.promised());
         }
+        self.proposers.begin(cx.generation);
         self.sweep.begin(&self.store, fx);
         self.enter(cx, fx);
     }

@@ -26,7 +26,7 @@ use super::{Ask, Event, Msg, Outcome, Phase, Registers, Timer};
 use crate::abd::Query;
 use crate::bytes::Bytes;
 use crate::cell::{Applied, Cell, Done, NotDone, Request};
-use crate::id::{Epoch, NodeId};
+use crate::id::{Epoch, Generation, NodeId};
 use crate::limits;
 use crate::mutant::{Mutant, planted};
 use crate::paxos::{Accepted, Ballot, Next, Proposer, Read, Reader};
@@ -136,6 +136,12 @@ pub(super) enum Work {
 }
 
 impl Proposers {
+    /// A boot begins. Its rounds are numbered apart from those of every boot before: an owner that stood still may answer
+    /// what an earlier one has asked, and what it held then must not be counted for a round of now.
+    pub(super) fn begin(&mut self, boot: Generation) {
+        self.round = boot.0 << 32;
+    }
+
     pub(super) fn waiting(&self) -> usize {
         self.waiting
     }
