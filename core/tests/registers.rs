@@ -394,3 +394,30 @@ fn when_the_proposer_is_killed_nobody_waits_long_and_nothing_is_unknown() {
         assert!(longest < Duration::millis(250), "seed {seed}: somebody waited for {longest:?}");
     }
 }
+
+/// An owner that stood still may answer what an earlier boot has asked. No round of a later boot has the same number, so
+/// that such a report is counted for none.
+#[test]
+fn rounds_of_two_boots_have_no_number_in_common() {
+    let mut sim = cluster(1, 3);
+    sim.set_level(Level::Decisions);
+    let mut boots: Vec<Vec<u64>> = Vec::new();
+    for _ in 0..3 {
+        for _ in 0..3 {
+            get(&mut sim, 0, "k");
+        }
+        let mut rounds = Vec::new();
+        while let Some(event) = sim.next_event() {
+            if let EventKind::Registers(registers::Event::Reading { round, .. }) = event.kind
+                && event.node == sim.id(0)
+            {
+                rounds.push(round);
+            }
+        }
+        assert!(!rounds.is_empty() && boots.iter().flatten().all(|round| !rounds.contains(round)), "{rounds:?}");
+        boots.push(rounds);
+        sim.crash(0);
+        sim.start(0);
+        sim.run_for(Duration::secs(10));
+    }
+}
