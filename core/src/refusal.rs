@@ -143,7 +143,44 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The stable code.
+    /// Every code, in the order of the variants.
+    pub const CODES: [&'static str; 33] = [
+        "NO_QUORUM",
+        "TIMEOUT_UNKNOWN",
+        "NO_EPOCH",
+        "WRONG_EPOCH",
+        "STALE_ROUND",
+        "BAD_LEVEL",
+        "TOO_LARGE",
+        "TOO_MANY_SIBLINGS",
+        "INVALID_CONTEXT",
+        "OVERLOADED",
+        "DISK_FULL",
+        "NOT_AN_OWNER",
+        "CATCHING_UP",
+        "LEAVING",
+        "CONFIG_CHANGE_IN_PROGRESS",
+        "STORAGE_LOST",
+        "NOT_A_VOTER",
+        "UNKNOWN_MEMBER",
+        "LEARNER_STALLED",
+        "MAJORITY_ALIVE",
+        "NOT_A_SURVIVOR",
+        "SURVIVOR_SILENT",
+        "SURVIVOR_LOST",
+        "RECOVERING",
+        "TOO_FEW_MEMBERS",
+        "NO_CHANGE",
+        "CONFLICT",
+        "NO_NAMESPACE",
+        "WRONG_MODE",
+        "NAMESPACE_EXISTS",
+        "BAD_NAMESPACE",
+        "NOT_A_NUMBER",
+        "SESSION_EXPIRED",
+    ];
+
+    /// The stable code. One of [`Refusal::CODES`].
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
@@ -317,5 +354,21 @@ impl fmt::Display for Refusal {
                  carried out; read it, and decide anew",
             ),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::*;
+
+    /// The compiler sees to it that every variant has a code, and this that the code is in the list.
+    #[test]
+    fn every_code_is_listed() {
+        let code = include_str!("refusal.rs").split("fn code(&self)").nth(1);
+        let code = code.and_then(|rest| rest.split("fn is_definite(&self)").next()).expect("both functions are there");
+        let codes: Vec<&str> = code.split('"').skip(1).step_by(2).collect();
+        assert_eq!(codes, Refusal::CODES);
     }
 }

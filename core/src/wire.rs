@@ -22,7 +22,7 @@ use crate::limits;
 use crate::trace::MessageId;
 
 /// The protocol's version. Nodes of different versions refuse each other and name both.
-pub const VERSION: u8 = 11;
+pub const VERSION: u8 = 12;
 
 const MAGIC: [u8; 4] = *b"QLNG";
 const FRAME_HEAD: usize = 1 + 16;

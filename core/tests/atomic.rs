@@ -7,7 +7,7 @@ use qunlong_core::registers::{Op, Outcome};
 use qunlong_core::sim::cluster::Sim;
 use qunlong_core::topology::{self, Step};
 use qunlong_core::trace::Level;
-use qunlong_core::{Bytes, Duration, Outcome as AnyOutcome, Refusal, RequestId};
+use qunlong_core::{Bytes, Duration, Name, Outcome as AnyOutcome, Refusal, RequestId, WriteId};
 
 fn cluster(seed: u64, servers: u8) -> Sim {
     let mut sim = Sim::with(seed, servers, 0, 3, |config| config.autopilot.enabled = false);
@@ -64,7 +64,7 @@ fn what_was_set_through_any_node_is_read_through_any_other() {
 
 /// What needs to know what is there before needs consensus.
 #[test]
-fn conditions_counters_and_deadlines_are_refused() {
+fn conditions_counters_deadlines_and_names_are_refused() {
     let mut sim = cluster(1, 3);
     let wrong = Err(Refusal::WrongMode { mode: Mode::Atomic });
     let put = |when, expiry| Change::Put { value: Bytes::from("v"), when, expiry };
@@ -78,6 +78,14 @@ fn conditions_counters_and_deadlines_are_refused() {
     ] {
         assert_eq!(ask(&mut sim, 1, change(refused)), wrong);
     }
+    let named = Op::Change {
+        key: key_in("a", b"k"),
+        change: put(When::Always, Expiry::Never),
+        name: Some(Name::single(WriteId([1; 16]))),
+        seen: 0,
+        within: None,
+    };
+    assert_eq!(ask(&mut sim, 1, named), wrong, "nobody could tell whether it was carried out before");
     assert_eq!(read(&mut sim, 2), None, "nothing has happened");
 }
 

@@ -104,3 +104,25 @@ fn the_farewell_of_a_page_counts_at_once_and_is_refuted_by_a_node_that_lives() {
     let member = sim.id(1);
     assert_eq!(farewell(&mut sim, 1, 0), Err(Refusal::UnknownMember { member }), "servers speak for themselves");
 }
+
+/// A class goes home without a word, and a server dies with it: who is left is told, though most of those that a rumour
+/// could be told to are dead members that nobody has found out yet.
+#[test]
+fn where_most_have_died_at_once_the_rest_is_still_told() {
+    for seed in 1..=6 {
+        let mut sim = Sim::new(seed, 3, 60, 3);
+        sim.run_for(Duration::secs(20));
+        let (server, stays) = (2, 3);
+        let gone = sim.id(server);
+        (stays + 1..sim.len()).for_each(|tab| sim.crash(tab));
+        sim.run_for(Duration::secs(1));
+        sim.crash(server);
+        let knows = |sim: &Sim, place| {
+            let member = sim.node(place).and_then(|node| node.view().members.get(&gone));
+            member.is_some_and(|member| member.state == State::Dead)
+        };
+        let told_within = Duration::secs(20);
+        let told = sim.run_until(told_within, |sim| [0, 1, stays].iter().all(|&place| knows(sim, place)));
+        assert!(told, "seed {seed}");
+    }
+}

@@ -488,6 +488,10 @@ impl Membership {
         self.rumours.take(targets, u32::try_from(sends).unwrap_or(u32::MAX))
     }
 
+    fn is_reachable(&self, id: NodeId) -> bool {
+        self.known.get(&id).is_some_and(|member| member.is_reachable())
+    }
+
     /// Up to `count` random members that may answer, without `except`.
     fn sample(&self, cx: &mut Ctx<'_>, count: usize, except: NodeId) -> Vec<NodeId> {
         let mut ids: Vec<NodeId> =
@@ -497,10 +501,25 @@ impl Membership {
         ids
     }
 
+    /// Whom to tell: random members, and at least one with a link to this node. Where many have died at once, most of the
+    /// others are dead members that nobody has found out yet, and what is told to them reaches nobody.
+    fn audience(&self, cx: &mut Ctx<'_>, count: usize) -> Vec<NodeId> {
+        let mut targets = self.sample(cx, count, cx.me);
+        if targets.iter().any(|target| cx.view.links.contains(target)) {
+            return targets;
+        }
+        let mut linked: Vec<NodeId> = cx.view.links.iter().copied().filter(|peer| self.is_reachable(*peer)).collect();
+        if cx.rng.choose(&mut linked, 1) == 1 {
+            targets.pop();
+            targets.push(linked[0]);
+        }
+        targets
+    }
+
     /// Whom to ask to try: those with a link to this node before others, for they are surely there.
     fn helpers(&self, cx: &mut Ctx<'_>, target: NodeId) -> Vec<NodeId> {
         let count = usize::from(cx.config.membership.indirect_probes);
-        let is_there = |id: &NodeId| *id != target && self.known.get(id).is_some_and(|member| member.is_reachable());
+        let is_there = |id: &NodeId| *id != target && self.is_reachable(*id);
         let mut helpers: Vec<NodeId> = cx.view.links.iter().copied().filter(is_there).collect();
         let linked = cx.rng.choose(&mut helpers, count);
         helpers.truncate(linked);
@@ -718,7 +737,7 @@ impl Protocol for Membership {
                 }
             }
             Timer::Gossip => {
-                let targets = self.sample(cx, usize::from(settings.gossip_fanout), cx.me);
+                let targets = self.audience(cx, usize::from(settings.gossip_fanout));
                 let rumours = self.rumours_for(targets.len(), cx);
                 if !targets.is_empty() && !rumours.is_empty() {
                     // Claims are soft state; losing them in a crash contradicts nothing.
@@ -787,7 +806,7 @@ impl Protocol for Membership {
         if up {
             // Soft state.
             fx.send_now(peer, self.syn());
-        } else if self.known.get(&peer).is_some_and(|member| member.is_reachable()) {
+        } else if self.is_reachable(peer) {
             // A closed link is no proof, but a good reason to look at once, and through others.
             self.begin_probe(cx, peer, Purpose::Own, fx);
             self.ask_others(cx, peer, fx);

@@ -31,12 +31,13 @@ pub(super) fn is_atomic(cx: &Ctx<'_>, key: &[u8]) -> bool {
     mode == Some(Ok(Mode::Atomic))
 }
 
-/// Whether it can be done without consensus: what does not depend on what is there.
-pub(super) fn can_do(ask: &Ask) -> bool {
+/// Whether it can be done without consensus: what does not depend on what is there. Whether a request has been carried out
+/// before does, so none is taken that its client may send again under the same name.
+pub(super) fn can_do(ask: &Ask, is_named: bool) -> bool {
     match ask {
         Ask::Read => true,
         Ask::Change { change: Change::Put { when: When::Always, expiry: Expiry::Never, .. }, .. }
-        | Ask::Change { change: Change::Delete { when: When::Always }, .. } => true,
+        | Ask::Change { change: Change::Delete { when: When::Always }, .. } => !is_named,
         Ask::Change { .. } => false,
     }
 }
@@ -178,7 +179,7 @@ impl Store {
     pub(super) fn on_keep(
         &mut self,
         from: NodeId,
-        key: Bytes,
+        (epoch, key): (Epoch, Bytes),
         (timestamp, cell): (Ballot, Cell),
         fx: &mut Effects<Registers>,
     ) {
@@ -189,7 +190,7 @@ impl Store {
             let acceptor = self.entry(&key).clone();
             fx.persist(super::Record::Register { key: key.clone(), acceptor });
         }
-        fx.send(from, Msg::Holding { key, ballot: timestamp });
+        fx.send(from, Msg::Holding { epoch, key, ballot: timestamp });
     }
 }
 

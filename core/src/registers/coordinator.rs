@@ -70,7 +70,7 @@ impl Coordinator {
         within: Option<Duration>,
         fx: &mut Effects<Registers>,
     ) {
-        let key = match self.admit(cx, key, &ask) {
+        let key = match self.admit(cx, key, &ask, is_named) {
             Ok(key) => key,
             // Nothing was asked of anybody.
             Err(refusal) => return fx.finish_now(id, Err(refusal)),
@@ -91,13 +91,13 @@ impl Coordinator {
     }
 
     /// The key as it is called inside the cluster, if the request can be taken on.
-    fn admit(&self, cx: &Ctx<'_>, key: Bytes, ask: &Ask) -> Result<Bytes, Refusal> {
+    fn admit(&self, cx: &Ctx<'_>, key: Bytes, ask: &Ask, is_named: bool) -> Result<Bytes, Refusal> {
         if self.pending.len() >= limits::PENDING_OPERATIONS {
             return Err(Refusal::Overloaded);
         }
         let key = match cx.view.serving()?.config.namespaces.resolve(key, Mode::Consensus)? {
             (key, Mode::Consensus) => key,
-            (key, Mode::Atomic) if atomic::can_do(ask) => key,
+            (key, Mode::Atomic) if atomic::can_do(ask, is_named) => key,
             (_, mode) => return Err(Refusal::WrongMode { mode }),
         };
         check_size(&key, ask)?;

@@ -177,6 +177,8 @@ pub enum Msg {
     },
     /// I hold that, or what is newer.
     Holding {
+        /// As asked: an owner that has left since, and is back, may not hold it any more.
+        epoch: Epoch,
         /// As asked.
         key: Bytes,
         /// As asked.
@@ -588,10 +590,14 @@ impl Protocol for Registers {
             Msg::Keep { epoch, key, ballot, cell } => {
                 let is_atomic = atomic::is_atomic(cx, &key) && cx.check_owner(epoch, &key).is_ok();
                 if is_atomic && self.proposers.hear(ballot) {
-                    self.store.on_keep(from, key, (ballot, cell), fx);
+                    self.store.on_keep(from, (epoch, key), (ballot, cell), fx);
                 }
             }
-            Msg::Holding { key, ballot } => self.proposers.on_kept(cx, from, &key, ballot, fx),
+            Msg::Holding { epoch, key, ballot } => {
+                if epoch == cx.view.epoch() {
+                    self.proposers.on_kept(cx, from, &key, ballot, fx);
+                }
+            }
             Msg::Outbid { key, ballot, promised } => self.proposers.on_outbid(cx, from, &key, (ballot, promised), fx),
             Msg::Reported { key, round, accepted } => {
                 self.proposers.on_reported(cx, from, &key, (round, accepted), fx);

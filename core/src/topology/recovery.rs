@@ -167,12 +167,18 @@ impl Topology {
         }
         // Whoever has left a cluster takes in nothing of it any more.
         let is_behind = |(config, is_in): &(ClusterConfig, bool)| *is_in && config.epoch < newest.epoch;
-        let behind: BTreeSet<NodeId> =
+        let mut behind: BTreeSet<NodeId> =
             recovery.surveyed.iter().filter(|(_, known)| is_behind(known)).map(|(&node, _)| node).collect();
         if !behind.is_empty() {
             recovery.surveyed.retain(|node, _| !behind.contains(node));
-            fx.send_all(behind, Msg::Config(Box::new(newest)));
-            return fx.arm(INTERVAL, Timer::Recover);
+            fx.arm(INTERVAL, Timer::Recover);
+            if behind.remove(&cx.me) {
+                self.adopt(cx, newest.clone(), fx);
+            }
+            if !behind.is_empty() {
+                fx.send_all(behind, Msg::Config(Box::new(newest)));
+            }
+            return;
         }
         (recovery.leaving, recovery.began) = (true, cx.now.mono);
         self.go_on_recovering(cx, fx);

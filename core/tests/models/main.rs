@@ -23,6 +23,7 @@
 //! - What a property needs to know of the past is kept in the state, as little as will do.
 #![cfg(not(target_family = "wasm"))]
 
+mod abd;
 mod caspaxos;
 mod epochs;
 mod journal;
