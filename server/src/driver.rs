@@ -100,8 +100,11 @@ impl Commands {
     /// Asks the node; refused at once when it is behind.
     pub(crate) async fn request(&self, op: Op) -> Result<Outcome, Refusal> {
         let (reply, answer) = oneshot::channel();
-        let reads =
-            matches!(op, Op::Kv(kv::Op::Get { .. } | kv::Op::List { .. }) | Op::Registers(registers::Op::Get { .. }));
+        let reads = matches!(
+            op,
+            Op::Kv(kv::Op::Get { .. } | kv::Op::List { .. })
+                | Op::Registers(registers::Op::Get { .. } | registers::Op::List { .. })
+        );
         self.0.try_send(Command::Request { op, reply }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Refusal::Overloaded,
             mpsc::error::TrySendError::Closed(_) => Refusal::Leaving,

@@ -10,6 +10,7 @@ use yew::prelude::*;
 use crate::cluster::{Cluster, Mode, keep, own_host, stored, stored_for_tab, window};
 use crate::components::{Help, Navigation, TimeStrip, TopBar};
 use crate::i18n::{Language, Texts};
+use crate::overlap::Wish;
 use crate::pages::{ConsensusPage, JoinPage, KeysPage, MembersPage, NodePage, StagePage, TopologyPage};
 
 /// How often the screens are drawn again, at most.
@@ -120,8 +121,12 @@ pub struct View {
     pub theme: Theme,
     /// What is selected.
     pub selected: Option<Selected>,
+    /// The namespace that was chosen; each screen works on its usual one if it cannot work on this.
+    pub namespace: Option<String>,
     /// The key that is open.
     pub key: Option<String>,
+    /// How many owners requests wait for.
+    pub wish: Wish,
     /// Whether pictures are shown as tables.
     pub table: bool,
     /// What the story is filtered by.
@@ -147,6 +152,7 @@ impl View {
         let language = field("lang").or_else(|| stored("language")).unwrap_or_else(browser);
         let theme = field("theme").or_else(|| stored("theme")).unwrap_or_default();
         let node = |text: &str| NodeId::parse_hex(text);
+        let count = |name: &str| field(name).and_then(|text| text.parse().ok());
         let selected = field("node").as_deref().and_then(node).map(Selected::Node).or_else(|| {
             let link = field("link")?;
             let (a, b) = link.split_once('-')?;
@@ -157,7 +163,9 @@ impl View {
             language: Language::from_tag(&language),
             theme: Theme::from_tag(&theme),
             selected,
+            namespace: field("namespace"),
             key: field("key"),
+            wish: Wish { read: count("r"), write: count("w") },
             table: field("table").is_some(),
             filter: field("filter").unwrap_or_default(),
             help: false,
@@ -175,9 +183,14 @@ impl View {
             Some(Selected::Link(a, b)) => query.push(format!("link={a:x}-{b:x}")),
             None => (),
         }
+        if let Some(namespace) = &self.namespace {
+            query.push(format!("namespace={}", encode(namespace)));
+        }
         if let Some(key) = &self.key {
             query.push(format!("key={}", encode(key)));
         }
+        query.extend(self.wish.read.map(|count| format!("r={count}")));
+        query.extend(self.wish.write.map(|count| format!("w={count}")));
         if self.table {
             query.push("table=1".to_owned());
         }
@@ -196,7 +209,9 @@ pub enum Action {
     Language,
     Theme,
     Select(Option<Selected>),
+    Namespace(Option<String>),
     Key(Option<String>),
+    Wish(Wish),
     Table,
     Filter(String),
     Help,
@@ -213,7 +228,12 @@ impl Reducible for View {
             Action::Language => view.language = view.language.other(),
             Action::Theme => view.theme = view.theme.next(),
             Action::Select(selected) => view.selected = selected,
+            // The key and the counts were the other one's.
+            Action::Namespace(namespace) => {
+                (view.namespace, view.key, view.wish) = (namespace, None, Wish::default());
+            }
             Action::Key(key) => view.key = key,
+            Action::Wish(wish) => view.wish = wish,
             Action::Table => view.table = !view.table,
             Action::Filter(filter) => view.filter = filter,
             Action::Help => view.help = !view.help,
@@ -414,7 +434,7 @@ fn is_typing(event: &KeyboardEvent) -> bool {
     let is_slider = target.get_attribute("type").as_deref() == Some("range");
     let presses = event.key() == " " || event.key() == "Enter";
     (matches!(name.as_str(), "INPUT" | "TEXTAREA" | "SELECT") && !is_slider)
-        || (presses && matches!(name.as_str(), "BUTTON" | "A"))
+        || (presses && matches!(name.as_str(), "BUTTON" | "A" | "SUMMARY"))
 }
 
 /// Does what a key stands for. Whether it stands for anything.

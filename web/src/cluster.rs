@@ -12,13 +12,14 @@ use js_sys::{ArrayBuffer, Uint8Array};
 use qunlong_core::cluster::ClusterConfig;
 use qunlong_core::kv::{Op as KvOp, Outcome as KvOutcome};
 use qunlong_core::member::{Class, Member, State};
+use qunlong_core::namespace::Namespace;
 use qunlong_core::registers::{Op as RegisterOp, Outcome as RegisterOutcome};
-use qunlong_core::topology::spare_servers;
+use qunlong_core::topology::{Op as TopologyOp, Step, spare_servers};
 use qunlong_core::{Event, NodeId, Op, Outcome, Refusal, wire};
 use serde_json::Value;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::{JsFuture, spawn_local};
-use web_sys::{MessageEvent, RequestInit, Response, Window, Worker, WorkerOptions, WorkerType};
+use web_sys::{MessageEvent, Request, RequestInit, Response, Window, Worker, WorkerOptions, WorkerType};
 
 use crate::bridge::{self, FromWorker, Started, Status, ToWorker};
 use crate::canvas::Canvas;
@@ -40,6 +41,10 @@ const FETCH_MS: u32 = 2_000;
 const STILL_MS: i32 = 100;
 /// A server whose trace could not be had is asked for it again after so long.
 const FEED_AGAIN_MS: i32 = 5_000;
+/// To create a namespace, another change of the configuration is waited for so long.
+const CREATE_MS: f64 = 15_000.0;
+/// How often it is looked for meanwhile.
+const LOOK_MS: i32 = 100;
 /// So many servers are told that the page is closed: one may be gone itself.
 const FAREWELLS: usize = 2;
 
@@ -361,6 +366,27 @@ impl Cluster {
         }
     }
 
+    /// Has this tab's own node create a namespace, or find that it is there, and waits until the node has heard of it.
+    /// `None` if it died or there is none.
+    pub async fn create_namespace(&self, name: &str, namespace: Namespace) -> Option<Result<(), Refusal>> {
+        let until = now() + CREATE_MS;
+        loop {
+            let steps = vec![Step::Create { name: name.to_owned(), namespace }];
+            match self.request(Op::Topology(TopologyOp::Change { steps })).await? {
+                Ok(_) | Err(Refusal::NoChange) => break,
+                Err(Refusal::ConfigChangeInProgress { .. } | Refusal::NotAVoter) if now() < until => {
+                    sleep(LOOK_MS).await;
+                }
+                Err(refusal) => return Some(Err(refusal)),
+            }
+        }
+        let is_known = || self.read().live_config().is_some_and(|config| config.namespaces.get(name).is_ok());
+        while !is_known() && now() < until {
+            sleep(LOOK_MS).await;
+        }
+        Some(Ok(()))
+    }
+
     async fn request(&self, op: Op) -> Option<Result<Outcome, Refusal>> {
         let answer = {
             let mut world = self.world.borrow_mut();
@@ -432,13 +458,22 @@ impl Cluster {
     pub fn servers(&self) -> Vec<String> {
         let world = self.world.borrow();
         let own = own_host();
-        let status = if world.show.is_some() { &world.live } else { &world.status };
-        let alive = status.members.iter().filter(|m| m.profile.class == Class::Server && m.state != State::Left);
+        let members = &world.live().members;
+        let alive = members.iter().filter(|m| m.profile.class == Class::Server && m.state != State::Left);
         let mut servers: Vec<String> = alive.filter_map(|member| member.profile.address.clone()).collect();
         // Two spellings of loopback are one server.
         servers.retain(|server| server.replace("127.0.0.1", "localhost") != own.replace("127.0.0.1", "localhost"));
         servers.insert(0, own);
         servers
+    }
+
+    /// The servers that gossip holds alive, each with the address that this page may ask it by.
+    #[must_use]
+    pub fn alive_servers(&self) -> Vec<(NodeId, String)> {
+        let world = self.world.borrow();
+        let members = &world.live().members;
+        let alive = members.iter().filter(|m| m.profile.class == Class::Server && m.state == State::Alive);
+        alive.filter_map(|member| Some((member.id, spelled(member.profile.address.clone()?)))).collect()
     }
 
     fn open_feeds(&self) {
@@ -500,8 +535,7 @@ impl Cluster {
             && let Ok(list) = serde_json::from_value::<Vec<Arc<Member>>>(members["members"].clone())
         {
             let config = serde_json::from_value(members["config"].clone()).ok();
-            let known = if world.show.is_some() { &world.live } else { &world.status };
-            let status = Status { members: list, config, ..known.clone() };
+            let status = Status { members: list, config, ..world.live().clone() };
             world.set_status(status);
             self.changed.set(true);
         }
@@ -554,10 +588,7 @@ impl Cluster {
 
     fn address_of(&self, server: NodeId) -> Option<String> {
         let world = self.world.borrow();
-        let address = world.member(server)?.profile.address.clone()?;
-        let own = own_host();
-        let is_own = address.replace("127.0.0.1", "localhost") == own.replace("127.0.0.1", "localhost");
-        Some(if is_own { own } else { address })
+        Some(spelled(world.member(server)?.profile.address.clone()?))
     }
 }
 
@@ -578,6 +609,17 @@ impl World {
     #[must_use]
     pub fn me(&self) -> Option<NodeId> {
         self.started.as_ref().map(|started| started.id)
+    }
+
+    /// What is known of the live cluster, whatever is shown.
+    fn live(&self) -> &Status {
+        if self.show.is_some() { &self.live } else { &self.status }
+    }
+
+    /// The configuration of the live cluster, once known: what requests go by, also while a recording is shown.
+    #[must_use]
+    pub fn live_config(&self) -> Option<&ClusterConfig> {
+        self.live().config.as_ref()
     }
 
     /// Whether a node owns data in the chosen epoch.
@@ -738,22 +780,44 @@ fn is_hidden() -> bool {
     window().document().is_some_and(|document| document.hidden())
 }
 
+/// An address as this page may ask it: two spellings of loopback are one server, and the page came by one of them.
+fn spelled(address: String) -> String {
+    let own = own_host();
+    let is_own = address.replace("127.0.0.1", "localhost") == own.replace("127.0.0.1", "localhost");
+    if is_own { own } else { address }
+}
+
+/// The values of a key as a server reads them; `None` if it does not answer, or refuses.
+pub async fn values_at(server: &str, path: &str) -> Option<Vec<String>> {
+    let (_, body) = exchange("GET", &format!("http://{server}{path}")).await.ok()?;
+    // Nothing and several values are answers too, and have statuses of their own.
+    let values = body["values"].as_array().filter(|_| body["outcome"] == "done")?;
+    Some(values.iter().filter_map(|value| value["text"].as_str().map(str::to_owned)).collect())
+}
+
 /// A request to a server; an error carries its code and message.
 async fn fetch(method: &str, url: &str) -> Result<Value, String> {
-    let init = RequestInit::new();
-    init.set_method(method);
-    // A server that is stopped in its tracks must not hold up the others.
-    init.set_signal(Some(&web_sys::AbortSignal::timeout_with_u32(FETCH_MS)));
-    let promise = window().fetch_with_str_and_init(url, &init);
-    let response: Response = JsFuture::from(promise).await.map_err(|error| describe(&error))?.unchecked_into();
-    let text = response.text().map_err(|error| describe(&error))?;
-    let text = JsFuture::from(text).await.map_err(|error| describe(&error))?.as_string().unwrap_or_default();
-    let body: Value = serde_json::from_str(&text).unwrap_or_default();
-    if response.ok() {
+    let (status, body) = exchange(method, url).await?;
+    if (200..300).contains(&status) {
         return Ok(body);
     }
     let part = |name: &str| body["error"][name].as_str().unwrap_or_default().to_owned();
     Err(format!("{}: {}", part("code"), part("message")))
+}
+
+/// A request to a server: the status and the body of the answer.
+async fn exchange(method: &str, url: &str) -> Result<(u16, Value), String> {
+    let init = RequestInit::new();
+    init.set_method(method);
+    // A server that is stopped in its tracks must not hold up the others.
+    init.set_signal(Some(&web_sys::AbortSignal::timeout_with_u32(FETCH_MS)));
+    let request = Request::new_with_str_and_init(url, &init).map_err(|error| describe(&error))?;
+    request.headers().set("accept", "application/json").map_err(|error| describe(&error))?;
+    let promise = window().fetch_with_request(&request);
+    let response: Response = JsFuture::from(promise).await.map_err(|error| describe(&error))?.unchecked_into();
+    let text = response.text().map_err(|error| describe(&error))?;
+    let text = JsFuture::from(text).await.map_err(|error| describe(&error))?.as_string().unwrap_or_default();
+    Ok((response.status(), serde_json::from_str(&text).unwrap_or_default()))
 }
 
 fn session_storage() -> Option<web_sys::Storage> {

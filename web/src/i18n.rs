@@ -5,10 +5,13 @@ use qunlong_core::config::MembershipConfig;
 use qunlong_core::kv::OpKind;
 use qunlong_core::lift::Family;
 use qunlong_core::member::{Class, Durability, Load, Member, State};
+use qunlong_core::namespace::Mode;
 
 use crate::epochs::Mark;
+use crate::overlap::Counts;
 use crate::ownership::Share;
 use crate::rounds::{End, Round};
+use crate::stale::Reads;
 
 /// A language of the page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -217,6 +220,32 @@ texts! {
     more: "更多", "More";
     working: "进行中…", "working…";
 
+    namespace: "命名空间", "Namespace";
+    namespace_unknown: "没有，或本节点尚未得知", "none, or not known here yet";
+    namespace_new: "新建命名空间", "New namespace";
+    namespace_name: "名字", "Name";
+    namespace_rule: "1 至 32 个小写字母、数字或连字符，以字母开头。命名空间建立后不能更改，也不能删除。", "1 to 32 small letters, digits and hyphens, a letter first. What a namespace is stays as it is, and it cannot be removed.";
+    namespace_copies: "每键份数（1 至 7）", "Copies of each key (1 to 7)";
+    guarantee: "保证", "Guarantee";
+    create: "建立", "Create";
+    created: "已建立", "created";
+    atomic_only: "保证为 atomic 的寄存器只能读取与写入；条件与计数需要 consensus。", "Registers of mode atomic are read and set; conditions and counters need mode consensus.";
+
+    counts: "法定数 R 与 W", "Quorums R and W";
+    counts_lead: "读取要等 R 个所有者应答，写入要等 W 个所有者持有；本页的读写都按这里的数执行。", "A read waits for answers of R owners, a write until W owners hold it. What is read and written on this screen goes by these.";
+    counts_majority: "此命名空间的保证是 quorum：少于半数时读取可能错过写入，因此核心会以 BAD_LEVEL 拒绝，滑块也从过半数开始。只有 eventual 允许更少。", "This namespace is of mode quorum: below a majority a read could miss a write, so the core refuses it with BAD_LEVEL, and the sliders begin at a majority. Only mode eventual allows less.";
+    counts_any: "此命名空间的保证是 eventual：从 1 到 N 都允许，通常是 1。", "This namespace is of mode eventual: anything from 1 to N is allowed, and 1 is usual.";
+    count_read: "R：应答读取的所有者", "R: owners that answer a read";
+    count_write: "W：持有写入的所有者", "W: owners that hold a write";
+    part_both: "持有写入，也应答读取", "holds the write and answers the read";
+    part_holds: "持有写入，不应答读取", "holds the write and does not answer the read";
+    part_answers: "应答读取，没有该写入", "answers the read without the write";
+    part_neither: "两者都不", "neither";
+    worst_case: "最坏的情形：写入落在左边的所有者，读取由右边的应答。", "The worst case: the write is with the owners on the left, and those on the right answer the read.";
+    measure: "测量旧读", "Measure stale reads";
+    measure_lead: "反复写一个临时键，每次得到确认就立即读取，轮流经由本标签页的节点和每个服务器；最后删除该键。", "Writes a scratch key again and again and reads it as soon as each write is acknowledged, in turn through this tab's node and each server; the key is deleted in the end.";
+    read_through: "读取经由（错过 / 应答）", "read through (missed / answered)";
+
     members_title: "成员", "Members";
     members_lead: "这是本节点从流言里得知的。流言只说谁够得着，从不决定谁说了算。", "What this node knows by gossip. Gossip says who can be reached and never decides who counts.";
     name: "名字", "Name";
@@ -386,6 +415,85 @@ pub fn load(language: Language, load: Load) -> &'static str {
     }
 }
 
+/// A guarantee's name; the English word is also what commands and requests call it.
+#[must_use]
+pub fn mode(language: Language, mode: Mode) -> &'static str {
+    match (language, mode) {
+        (Language::English, mode) => mode.name(),
+        (Language::Chinese, Mode::Eventual) => "最终一致 eventual",
+        (Language::Chinese, Mode::Quorum) => "法定多数 quorum",
+        (Language::Chinese, Mode::Atomic) => "原子 atomic",
+        (Language::Chinese, Mode::Consensus) => "共识 consensus",
+    }
+}
+
+/// What a guarantee promises.
+#[must_use]
+pub fn promise(language: Language, mode: Mode) -> &'static str {
+    match (language, mode) {
+        (Language::Chinese, Mode::Eventual) => {
+            "每个请求自定等几个所有者，通常一个：读取可能错过写入，并发的写入成为并发版本。"
+        }
+        (Language::Chinese, Mode::Quorum) => "读写都要过半：读取不会错过已确认的写入，并发的写入成为并发版本。",
+        (Language::Chinese, Mode::Atomic) => "寄存器的读写有唯一的顺序，不用共识：没有条件，也没有计数。",
+        (Language::Chinese, Mode::Consensus) => "寄存器的所有操作有唯一的顺序，由共识决定：有条件，也有计数。",
+        (Language::English, Mode::Eventual) => {
+            "Each request says how many owners it waits for, usually one: a read may miss a write, and concurrent \
+             writes become siblings."
+        }
+        (Language::English, Mode::Quorum) => {
+            "Majorities: a read misses no acknowledged write, and concurrent writes become siblings."
+        }
+        (Language::English, Mode::Atomic) => {
+            "Registers whose reads and writes have one order, without consensus: no conditions, no counters."
+        }
+        (Language::English, Mode::Consensus) => {
+            "Registers whose operations all have one order, by consensus: with conditions and counters."
+        }
+    }
+}
+
+/// Whether every read meets every write.
+#[must_use]
+pub fn overlap(language: Language, counts: Counts) -> String {
+    let Counts { n, r, w } = counts;
+    match (language, counts.overlap()) {
+        (Language::Chinese, 0) => format!("R + W ≤ N（{r} + {w} ≤ {n}）：两者不必相交，读取可能错过最近的写入"),
+        (Language::Chinese, least) => {
+            format!("R + W > N（{r} + {w} > {n}）：每个读取的法定集合与每个写入的法定集合至少有 {least} 个共同的所有者")
+        }
+        (Language::English, 0) => {
+            format!("R + W ≤ N ({r} + {w} ≤ {n}): they need not meet: a read may miss the last write")
+        }
+        (Language::English, least) => {
+            let owners = if least == 1 { "owner" } else { "owners" };
+            format!(
+                "R + W > N ({r} + {w} > {n}): every read quorum meets every write quorum in at least {least} {owners}"
+            )
+        }
+    }
+}
+
+/// How many reads missed the write before them, by which counts and in which namespace.
+#[must_use]
+pub fn stale(language: Language, reads: Reads, counts: Counts, namespace: &str) -> String {
+    let Reads { answered, missed, unanswered } = reads;
+    let Counts { n, r, w } = counts;
+    let told = match language {
+        Language::Chinese => {
+            format!("{answered} 次读取中有 {missed} 次错过最近确认的写入（{namespace}，N = {n}，R = {r}，W = {w}）")
+        }
+        Language::English => format!(
+            "{missed} of {answered} reads missed the last acknowledged write ({namespace}, N = {n}, R = {r}, W = {w})"
+        ),
+    };
+    match (language, unanswered) {
+        (_, 0) => told,
+        (Language::Chinese, more) => format!("{told}；另有 {more} 次没有应答"),
+        (Language::English, more) => format!("{told}; {more} more were not answered"),
+    }
+}
+
 /// A claim about a member.
 #[must_use]
 pub fn claim(language: Language, member: &Member) -> String {
@@ -464,6 +572,8 @@ pub fn round(language: Language, round: &Round) -> String {
         (Language::Chinese, Some(_), _) => {
             let phase1 = match (round.at_once, round.disagreed) {
                 (true, _) => "第一阶段已省去；".to_owned(),
+                // Of mode atomic: no promises are asked for.
+                (false, _) if first == 0 => String::new(),
                 (false, true) => format!("读取不一致，因此：{heard}/{first} 个承诺；"),
                 (false, false) => format!("{heard}/{first} 个承诺；"),
             };
@@ -477,6 +587,7 @@ pub fn round(language: Language, round: &Round) -> String {
         (Language::English, Some(_), _) => {
             let phase1 = match (round.at_once, round.disagreed) {
                 (true, _) => "phase 1 was left out; ".to_owned(),
+                (false, _) if first == 0 => String::new(),
                 (false, true) => format!("a read did not agree, hence: {heard} of {first} promises; "),
                 (false, false) => format!("{heard} of {first} promises; "),
             };
@@ -643,6 +754,28 @@ mod tests {
         assert!(trouble(Language::Chinese, "WRONG_CLUSTER: the peer …").starts_with("WRONG_CLUSTER：对方"));
         assert_eq!(trouble(Language::Chinese, "something else"), "浏览器或对方的原话：something else");
         assert_eq!(trouble(Language::English, "WRONG_CLUSTER: x"), "WRONG_CLUSTER: x");
+    }
+
+    #[test]
+    fn whether_quorums_meet_is_said_in_both_languages() {
+        let says = |language, r, w| overlap(language, Counts { n: 3, r, w });
+        assert!(says(Language::English, 1, 2).contains("need not meet"));
+        assert!(says(Language::English, 2, 2).ends_with("in at least 1 owner"));
+        assert!(says(Language::English, 3, 2).ends_with("in at least 2 owners"));
+        assert!(
+            says(Language::Chinese, 1, 2).contains("1 + 2 ≤ 3") && says(Language::Chinese, 1, 2).contains("可能错过")
+        );
+        assert!(says(Language::Chinese, 3, 3).contains("至少有 3 个"));
+    }
+
+    #[test]
+    fn stale_reads_are_told_with_what_was_not_answered() {
+        let counts = Counts { n: 3, r: 1, w: 1 };
+        let all = Reads { answered: 50, missed: 0, unanswered: 0 };
+        assert!(stale(Language::English, all, counts, "likes").starts_with("0 of 50 reads"));
+        let some = Reads { answered: 47, missed: 2, unanswered: 3 };
+        assert!(stale(Language::English, some, counts, "likes").ends_with("; 3 more were not answered"));
+        assert!(stale(Language::Chinese, some, counts, "likes").contains("47 次读取中有 2 次"));
     }
 
     #[test]

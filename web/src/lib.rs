@@ -8,9 +8,8 @@
 //!   trace sockets of the servers                links to two servers, which relay
 //! ```
 //!
-//! `model` with what it keeps in `epochs`, `rounds` and `rumour`, `draw`, `explain`, `ownership`, `i18n` and `recording` are
-//! pure: they know
-//! neither page nor worker, and their tests run natively.
+//! `model` with what it keeps in `epochs`, `rounds` and `rumour`, `draw`, `explain`, `ownership`, `namespaces`,
+//! `overlap`, `stale`, `i18n` and `recording` are pure: they know neither page nor worker, and their tests run natively.
 
 pub mod bridge;
 pub mod draw;
@@ -18,10 +17,13 @@ pub mod epochs;
 pub mod explain;
 pub mod i18n;
 pub mod model;
+pub mod namespaces;
+pub mod overlap;
 pub mod ownership;
 pub mod recording;
 pub mod rounds;
 pub mod rumour;
+pub mod stale;
 
 #[cfg(target_arch = "wasm32")]
 pub mod app;

@@ -17,7 +17,7 @@ pub struct Arguments {
 /// A step: its name and what it runs.
 type Step = (&'static str, fn() -> Result<(), Failure>);
 
-const STEPS: [Step; 20] = [
+const STEPS: [Step; 21] = [
     ("set-up", set_up),
     ("format", || run(cargo(["fmt", "--all", "--check"]), "cargo fmt")),
     ("lints", || run(cargo(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]), "cargo clippy")),
@@ -44,6 +44,7 @@ const STEPS: [Step; 20] = [
     ("fuzzing", || fuzz::run_all(&fuzz::Arguments { seconds: 30, target: None })),
     ("core under wasm32", || whole_system("wasm")),
     ("real processes", || whole_system("servers")),
+    ("real processes, as described", || whole_system("openapi")),
     ("real processes, clients of Redis", || whole_system("resp")),
     ("real processes, other owners", || whole_system("epochs")),
     ("real processes, bad disks", || whole_system("disks")),

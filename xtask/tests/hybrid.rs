@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::browser::{Browser, Tab};
-use support::cluster::{Cluster, Process, Shape, agent, free_ports, read, wait_for};
+use support::cluster::{Cluster, Process, Shape, agent, read, wait_for};
+use support::demo::Demo;
 use tokio::time::sleep;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -359,55 +360,6 @@ async fn the_stage_draws_real_messages_and_votes() {
     tab.wait_for("the selection in the address", "location.hash.includes('node=')").await;
 }
 
-/// The demonstration as the README starts it, without building.
-struct Demo {
-    child: std::process::Child,
-    address: String,
-    port: u16,
-}
-
-impl Demo {
-    fn start() -> Self {
-        Self::start_on(free_ports(3))
-    }
-
-    fn start_on(port: u16) -> Self {
-        let web = &*WEB;
-        let mut child = std::process::Command::new(xtask::server_binary())
-            .args(["demo", "--nodes", "3", "--port", &port.to_string(), "--web"])
-            .arg(web)
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .expect("the demonstration starts");
-        let lines = std::io::BufReader::new(child.stdout.take().expect("piped"));
-        let mut lines = std::io::BufRead::lines(lines);
-        let line = lines.find_map(|line| line.ok().filter(|line| line.contains("Open the dashboard")));
-        let address = line.and_then(|line| line.split_whitespace().last().map(str::to_owned)).expect("an address");
-        // It goes on printing what it does.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, address, port }
-    }
-
-    fn nodes(&self) -> impl Iterator<Item = String> {
-        let port = self.port;
-        (0..3).map(move |n| format!("127.0.0.1:{}", port + n))
-    }
-
-    /// As Ctrl-C does. Whether it ended well.
-    fn stop(mut self) -> bool {
-        std::process::Command::new("kill").args(["-INT", &self.child.id().to_string()]).status().expect("kill runs");
-        self.child.wait().is_ok_and(|status| status.success())
-    }
-}
-
-impl Drop for Demo {
-    fn drop(&mut self) {
-        // Its nodes end with it: their standard input closes.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// Selects a node on the stage by its name.
 async fn select(tab: &Tab, name: &str) {
     let node = format!(
@@ -498,10 +450,10 @@ async fn a_recording_is_replayed_in_the_page() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stranger_kills_a_server_from_the_page_and_nothing_breaks() {
-    let demo = Demo::start();
+    let demo = Demo::start(3, Some(&WEB));
     let browser = Browser::launch().await;
-    let tab = browser.open(&format!("{}/#/stage?lang=en&theme=dark", demo.address)).await;
-    let other = browser.open(&format!("{}/#/keys?lang=en", demo.address)).await;
+    let tab = browser.open(&format!("{}/#/stage?lang=en&theme=dark", demo.page)).await;
+    let other = browser.open(&format!("{}/#/keys?lang=en", demo.page)).await;
     tab.wait_until_joined().await;
     other.wait_until_joined().await;
     put_on_stage(&tab, &demo, "before").await;
@@ -532,7 +484,7 @@ async fn a_stranger_kills_a_server_from_the_page_and_nothing_breaks() {
     // A new cluster takes the old one's place on the same ports: the tab comes back as a new node by itself.
     let (port, old) = (demo.port, my_id(&tab).await);
     assert!(demo.stop(), "Ctrl-C ends it well");
-    let demo = Demo::start_on(port);
+    let demo = Demo::start_on(port, 3, Some(&WEB));
     let another = format!("(sessionStorage.getItem('qunlong-node') ?? {0}) !== {0}", json!(old));
     tab.wait_for("a new identity", &another).await;
     tab.wait_until_joined().await;

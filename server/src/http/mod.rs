@@ -8,6 +8,7 @@ mod error;
 mod kv;
 mod members;
 mod namespaces;
+mod openapi;
 mod policy;
 mod registers;
 mod topology;
@@ -24,7 +25,7 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::header::ACCEPT;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get, post, put};
+use axum::routing::{any, delete, get, post, put};
 use axum::{Json, Router, middleware};
 use qunlong_core::{Bytes, Refusal, key, limits, namespace};
 use serde_json::{Value, json};
@@ -49,31 +50,50 @@ pub(crate) struct App {
     pub(crate) web: Option<PathBuf>,
 }
 
-/// All routes.
+/// Writes the list of routes and the router from the same lines, so that neither says what the other does not.
+macro_rules! routes {
+    ($($method:ident $path:literal => $handler:path;)*) => {
+        /// Every route of the interface: its method and its path. A test holds the description to it.
+        #[cfg(test)]
+        const ROUTES: &[(&str, &str)] = &[$((stringify!($method), $path)),*];
+
+        fn interface() -> Router<App> {
+            Router::new()$(.route($path, $method($handler)))*
+        }
+    };
+}
+
+routes! {
+    get "/v1/kv" => kv::list;
+    get "/v1/kv/{*key}" => kv::read;
+    put "/v1/kv/{*key}" => kv::write;
+    delete "/v1/kv/{*key}" => kv::delete;
+    get "/v1/registers" => registers::list;
+    get "/v1/registers/{*key}" => registers::read;
+    put "/v1/registers/{*key}" => registers::write;
+    post "/v1/registers/{*key}" => registers::post;
+    delete "/v1/registers/{*key}" => registers::delete;
+    get "/v1/namespaces" => namespaces::list;
+    put "/v1/namespaces/{name}" => namespaces::create;
+    get "/v1/members" => members::list;
+    post "/v1/members/{id}/farewell" => members::farewell;
+    get "/v1/topology" => topology::show;
+    post "/v1/topology/changes" => topology::change_it;
+    post "/v1/topology/recoveries" => topology::recover;
+    get "/v1/status" => status;
+    get "/v1/trace" => trace::events;
+    any "/v1/trace/socket" => trace::socket;
+    any "/v1/link" => link_socket;
+    get "/v1/openapi.json" => openapi::show;
+    get "/v1/demo" => demo::list;
+    post "/v1/demo/nodes/{name}/{action}" => demo::node;
+    post "/v1/demo/links/{peer}/{action}" => demo::link;
+}
+
+/// The interface and, beside it, the dashboard.
 pub(crate) fn router(app: App) -> Router {
-    let api = Router::new()
-        .route("/v1/kv", get(kv::list))
-        .route("/v1/kv/{*key}", get(kv::read).put(kv::write).delete(kv::delete))
-        .route("/v1/registers", get(registers::list))
-        .route(
-            "/v1/registers/{*key}",
-            get(registers::read).put(registers::write).delete(registers::delete).post(registers::post),
-        )
-        .route("/v1/members", get(members::list))
-        .route("/v1/members/{id}/farewell", post(members::farewell))
-        .route("/v1/namespaces", get(namespaces::list))
-        .route("/v1/namespaces/{name}", put(namespaces::create))
-        .route("/v1/status", get(status))
-        .route("/v1/topology", get(topology::show))
-        .route("/v1/topology/changes", post(topology::change_it))
-        .route("/v1/topology/recoveries", post(topology::recover))
-        .route("/v1/trace", get(trace::events))
-        .route("/v1/trace/socket", any(trace::socket))
-        .route("/v1/link", any(link_socket))
+    let api = interface()
         .route("/v1/{*rest}", any(|| async { StatusCode::NOT_FOUND }))
-        .route("/v1/demo", get(demo::list))
-        .route("/v1/demo/nodes/{name}/{action}", post(demo::node))
-        .route("/v1/demo/links/{peer}/{action}", post(demo::link))
         // The handlers that take a body limit it themselves, and say so in the usual form.
         .layer(DefaultBodyLimit::disable());
     let files = match &app.web {

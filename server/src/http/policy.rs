@@ -139,11 +139,12 @@ pub(super) async fn enforce(State(app): State<App>, request: Request, next: Next
     if let Some(origin) = origin {
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, PUT, DELETE, POST"));
-        let allowed = "content-type, qunlong-cluster, qunlong-context, qunlong-request-id, accept";
+        let allowed = "accept, content-type, if-match, if-none-match, qunlong-cluster, qunlong-context, \
+                       qunlong-request-id, qunlong-seen";
         headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(allowed));
         headers.insert(
             ACCESS_CONTROL_EXPOSE_HEADERS,
-            HeaderValue::from_static("qunlong-cluster, qunlong-context, qunlong-outcome"),
+            HeaderValue::from_static("etag, qunlong-cluster, qunlong-context, qunlong-outcome"),
         );
     }
     headers.append(VARY, HeaderValue::from_static("origin"));

@@ -195,7 +195,7 @@ async fn ask(app: &App, op: RegisterOp) -> Result<RegisterOutcome, Response> {
 /// The time after so many milliseconds, by this host's clock.
 fn deadline_in(ttl: u64) -> WallTime {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    WallTime(now.as_micros() as u64 + ttl.saturating_mul(1_000))
+    WallTime((now.as_micros() as u64).saturating_add(ttl.saturating_mul(1_000)))
 }
 
 fn told(response: &mut Response, version: u64) {

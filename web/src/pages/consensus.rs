@@ -1,16 +1,20 @@
-//! Consensus: a register to play with, and the rounds of Paxos on registers as their votes come in.
+//! Consensus: a register to play with, of the namespace that is chosen on top, and the rounds on registers of all
+//! namespaces as their votes come in.
 
 use qunlong_core::cell::{Change, Expiry, When};
+use qunlong_core::namespace;
 use qunlong_core::registers::{Op, Outcome};
 use qunlong_core::{Bytes, Refusal};
 use wasm_bindgen_futures::spawn_local;
 use yew::prelude::*;
 
 use super::change::disc;
+use super::namespaces::NamespacesPanel;
 use crate::app::Screen;
 use crate::cluster::{Mode, World};
 use crate::components::{badge, typed};
 use crate::i18n;
+use crate::namespaces::{Kind, Space};
 use crate::rounds::{End, Round};
 
 /// Rounds that are shown.
@@ -32,6 +36,38 @@ enum Told {
 /// The screen.
 #[function_component]
 pub fn ConsensusPage(screen: &Screen) -> Html {
+    let texts = screen.texts();
+    let world = screen.cluster.read();
+    let space = Space::chosen(world.live_config(), Kind::Registers, screen.view.namespace.as_deref());
+    // Another namespace begins with nothing typed or told.
+    html! {
+        <div class="stacked">
+            <NamespacesPanel screen={screen.clone()} kind={Kind::Registers} space={space.clone()} />
+            <div class="columns two consensus">
+                <section class="card">
+                    <h1>{ texts.rounds_title }</h1>
+                    <p class="lead">{ texts.rounds_lead }</p>
+                    if world.playback.rounds().list().is_empty() { <p class="empty">{ texts.rounds_empty }</p> }
+                    <ol class="rounds" id="rounds">
+                        { for world.playback.rounds().list().iter().take(SHOWN).map(|round| one_round(screen, &world, round)) }
+                    </ol>
+                </section>
+                <Register key={space.name.clone()} screen={screen.clone()} space={space.clone()} />
+            </div>
+        </div>
+    }
+}
+
+#[derive(Properties, PartialEq)]
+struct RegisterProps {
+    screen: Screen,
+    space: Space,
+}
+
+/// A register of one namespace.
+#[function_component]
+fn Register(props: &RegisterProps) -> Html {
+    let RegisterProps { screen, space } = props;
     let texts = screen.texts();
     let key = use_state(|| "counter".to_owned());
     let value = use_state(String::new);
@@ -58,8 +94,8 @@ pub fn ConsensusPage(screen: &Screen) -> Html {
             });
         })
     };
-    let change =
-        |what: Change| Op::Change { key: key.as_str().into(), change: what, name: None, seen: 0, within: None };
+    let inside = space.key(&key);
+    let change = |what: Change| Op::Change { key: inside.clone(), change: what, name: None, seen: 0, within: None };
     let go = |op: Op, times: usize| {
         let (ask, has_key) = (ask.clone(), !key.is_empty());
         move |_: MouseEvent| {
@@ -84,44 +120,37 @@ pub fn ConsensusPage(screen: &Screen) -> Html {
         move |event: InputEvent| state.set(typed(&event))
     };
     let world = screen.cluster.read();
-    let can_ask = world.mode == Mode::Node && world.status.config.is_some();
+    let can_ask = world.mode == Mode::Node && world.live_config().is_some();
+    let is_atomic = space.known.is_some_and(|known| known.mode == namespace::Mode::Atomic);
+    let why = is_atomic.then_some(texts.atomic_only);
     let add = go(change(Change::Increment { by: 1 }), 1);
     let many = go(change(Change::Increment { by: 1 }), BURST);
-    let get = go(Op::Get { key: key.as_str().into(), within: None }, 1);
+    let get = go(Op::Get { key: inside.clone(), within: None }, 1);
     html! {
-        <div class="columns two consensus">
-            <section class="card">
-                <h1>{ texts.rounds_title }</h1>
-                <p class="lead">{ texts.rounds_lead }</p>
-                if world.playback.rounds().list().is_empty() { <p class="empty">{ texts.rounds_empty }</p> }
-                <ol class="rounds" id="rounds">
-                    { for world.playback.rounds().list().iter().take(SHOWN).map(|round| one_round(screen, &world, round)) }
-                </ol>
-            </section>
-            <section class="card">
-                <h2>{ texts.register }</h2>
-                <p class="note">{ if can_ask { texts.register_lead } else { texts.keys_need_node } }</p>
-                <form class="write-form" onsubmit={submit}>
-                    <label>{ texts.key }<input id="register" required=true maxlength="256" value={(*key).clone()} oninput={edit(&key)} /></label>
-                    <label>{ texts.value }<input id="register-value" value={(*value).clone()} oninput={edit(&value)} /></label>
-                    <label>{ texts.if_version }<input id="register-version" inputmode="numeric" placeholder={texts.any_version} value={(*version).clone()} oninput={edit(&version)} /></label>
-                    <div class="row">
-                        <button id="register-set" class="primary" disabled={!can_ask}>{ texts.put }</button>
-                        <button id="register-get" type="button" disabled={!can_ask} onclick={get}>{ texts.get }</button>
-                        <button id="register-add" type="button" disabled={!can_ask} onclick={add}>{ texts.add_one }</button>
-                        <button id="register-many" type="button" disabled={!can_ask} onclick={many}>{ format!("{BURST} × {}", texts.add_one) }</button>
-                    </div>
-                </form>
-                <div role="status" id="register-told">{ message(screen, &told) }</div>
-                <h3>{ texts.how_paxos }</h3>
-                <ol class="how">
-                    <li><b>{ "Prepare · Promise" }</b>{ " " }{ texts.how_prepare }</li>
-                    <li><b>{ "Accept · Accepted" }</b>{ " " }{ texts.how_accept }</li>
-                    <li>{ texts.how_at_once }</li>
-                    <li>{ texts.how_read }</li>
-                </ol>
-            </section>
-        </div>
+        <section class="card">
+            <h2>{ texts.register }</h2>
+            <p class="note">{ if can_ask { texts.register_lead } else { texts.keys_need_node } }</p>
+            if let Some(why) = why { <p class="note" id="register-why">{ why }</p> }
+            <form class="write-form" onsubmit={submit}>
+                <label>{ texts.key }<input id="register" required=true maxlength="256" value={(*key).clone()} oninput={edit(&key)} /></label>
+                <label>{ texts.value }<input id="register-value" value={(*value).clone()} oninput={edit(&value)} /></label>
+                <label>{ texts.if_version }<input id="register-version" inputmode="numeric" placeholder={texts.any_version} disabled={is_atomic} title={why} value={(*version).clone()} oninput={edit(&version)} /></label>
+                <div class="row">
+                    <button id="register-set" class="primary" disabled={!can_ask}>{ texts.put }</button>
+                    <button id="register-get" type="button" disabled={!can_ask} onclick={get}>{ texts.get }</button>
+                    <button id="register-add" type="button" disabled={!can_ask || is_atomic} title={why} onclick={add}>{ texts.add_one }</button>
+                    <button id="register-many" type="button" disabled={!can_ask || is_atomic} title={why} onclick={many}>{ format!("{BURST} × {}", texts.add_one) }</button>
+                </div>
+            </form>
+            <div role="status" id="register-told">{ message(screen, &told) }</div>
+            <h3>{ texts.how_paxos }</h3>
+            <ol class="how">
+                <li><b>{ "Prepare · Promise" }</b>{ " " }{ texts.how_prepare }</li>
+                <li><b>{ "Accept · Accepted" }</b>{ " " }{ texts.how_accept }</li>
+                <li>{ texts.how_at_once }</li>
+                <li>{ texts.how_read }</li>
+            </ol>
+        </section>
     }
 }
 

@@ -1,18 +1,23 @@
 //! Keys: read and write through this tab's own node, with siblings shown and resolvable.
+//!
+//! All of it goes to the namespace that is chosen on top, and waits for as many owners as the sliders say.
 
 use qunlong_core::kv::{Op, Outcome, WriteContext};
-use qunlong_core::placement::Partition;
-use qunlong_core::quorum::{Level, majority};
+use qunlong_core::quorum::Level;
 use qunlong_core::version::{Context, Versions};
 use qunlong_core::{Bytes, NodeId, Refusal};
 use wasm_bindgen_futures::spawn_local;
 use yew::prelude::*;
 
+use super::namespaces::NamespacesPanel;
+use super::quorum::QuorumPanel;
 use crate::app::{Action, Screen};
 use crate::cluster::{Cluster, Mode};
 use crate::components::{Confirm, badge, badges, typed};
 use crate::driver::sleep;
 use crate::i18n;
+use crate::namespaces::{Kind, Space, outside};
+use crate::overlap::Counts;
 
 /// A page of the list.
 const PAGE: u32 = 100;
@@ -43,7 +48,28 @@ struct Read {
 /// The screen.
 #[function_component]
 pub fn KeysPage(screen: &Screen) -> Html {
-    let texts = screen.texts();
+    let named = screen.view.namespace.as_deref();
+    let space = Space::chosen(screen.cluster.read().live_config(), Kind::Keys, named);
+    // Another namespace begins with nothing listed, typed or told.
+    html! {
+        <div class="stacked">
+            <NamespacesPanel screen={screen.clone()} kind={Kind::Keys} space={space.clone()} />
+            <Keys key={space.name.clone()} screen={screen.clone()} space={space.clone()} />
+        </div>
+    }
+}
+
+#[derive(Properties, PartialEq)]
+struct KeysProps {
+    screen: Screen,
+    space: Space,
+}
+
+/// The keys of one namespace.
+#[function_component]
+fn Keys(props: &KeysProps) -> Html {
+    let KeysProps { screen, space } = props;
+    let (texts, wish) = (screen.texts(), screen.view.wish);
     let prefix = use_state(String::new);
     let list = use_state(|| None::<Result<Vec<(Bytes, Versions)>, Refusal>>);
     let next = use_state(|| None::<Bytes>);
@@ -66,10 +92,11 @@ pub fn KeysPage(screen: &Screen) -> Html {
     // The list and the open key are read again and again while the screen is up.
     {
         let (cluster, list, next, open) = (screen.cluster.clone(), list.setter(), next.setter(), open.setter());
-        let alive = alive.clone();
-        let dependencies = ((*prefix).clone(), *limit, screen.view.key.clone(), (*told).clone());
-        use_effect_with(dependencies, move |(prefix, limit, key, _)| {
-            let (prefix, limit, key) = (Bytes::from(prefix.as_str()), *limit, key.clone());
+        let (alive, space) = (alive.clone(), space.clone());
+        let dependencies = ((*prefix).clone(), *limit, screen.view.key.clone(), wish.read_level(), (*told).clone());
+        use_effect_with(dependencies, move |(prefix, limit, key, level, _)| {
+            let (prefix, limit, level) = (space.key(prefix), *limit, *level);
+            let key = key.as_ref().map(|key| space.key(key));
             *alive.borrow_mut() += 1;
             let (mine, still) = (*alive.borrow(), alive.clone());
             spawn_local(async move {
@@ -93,7 +120,7 @@ pub fn KeysPage(screen: &Screen) -> Html {
                         return;
                     }
                     if let Some(key) = &key {
-                        open.set(read(&cluster, key).await);
+                        open.set(read(&cluster, key, level).await);
                     }
                     sleep(REFRESH_MS).await;
                 }
@@ -104,19 +131,14 @@ pub fn KeysPage(screen: &Screen) -> Html {
     }
 
     let write = {
-        let (screen, told) = (screen.clone(), told.setter());
+        let (screen, space, told) = (screen.clone(), space.clone(), told.setter());
         Callback::from(move |(key, value, context): (String, Option<Bytes>, WriteContext)| {
+            let inside = space.key(&key);
             let (cluster, act, told) = (screen.cluster.clone(), screen.act.clone(), told.clone());
             told.set(Told::Working);
             spawn_local(async move {
-                let op = Op::Put {
-                    key: key.as_str().into(),
-                    value,
-                    context,
-                    write: None,
-                    stored: Level::Majority,
-                    within: None,
-                };
+                let stored = wish.write_level();
+                let op = Op::Put { key: inside, value, context, write: None, stored, within: None };
                 told.set(match cluster.ask(op).await {
                     Some(Ok(Outcome::Written { dot, acked, .. })) => {
                         Told::Written { node: dot.node, counter: dot.counter, acked }
@@ -152,7 +174,7 @@ pub fn KeysPage(screen: &Screen) -> Html {
     };
 
     let world = screen.cluster.read();
-    let can_write = world.mode == Mode::Node && world.status.config.is_some();
+    let can_write = world.mode == Mode::Node && world.live_config().is_some();
     let (shown_keys, no_keys) = match &*list {
         Some(Ok(keys)) if !keys.is_empty() => (keys.clone(), String::new()),
         Some(Ok(_)) if prefix.is_empty() => (Vec::new(), texts.keys_empty.to_owned()),
@@ -162,7 +184,7 @@ pub fn KeysPage(screen: &Screen) -> Html {
         None => (Vec::new(), texts.keys_loading.to_owned()),
     };
     let entries = shown_keys.iter().map(|(name, versions)| {
-        let name = name.to_string();
+        let name = outside(name);
         let choose = {
             let (act, key, open, told) = (screen.act.clone(), key.clone(), open.clone(), told.clone());
             let name = name.clone();
@@ -225,27 +247,30 @@ pub fn KeysPage(screen: &Screen) -> Html {
                 if !no_keys.is_empty() { <p class="empty">{ no_keys }</p> }
                 if next.is_some() { <button onclick={more}>{ texts.more }</button> }
             </section>
-            <section class="card">
-                <h1>{ texts.keys_title }</h1>
-                <p class="lead">{ lead }</p>
-                <form class="write-form" onsubmit={submit}>
-                    <label>{ texts.key }<input id="key" required=true maxlength="256" value={(*key).clone()} oninput={edit(&key)} /></label>
-                    <label>{ texts.value }<textarea id="value" rows="2" value={(*value).clone()} oninput={edit(&value)} /></label>
-                    <div class="row">
-                        <button id="put" class="primary" disabled={!can_write}>{ texts.put }</button>
-                        <button id="get" type="button" disabled={!can_write} onclick={get}>{ texts.get }</button>
-                        <button id="put-sibling" type="button" disabled={!can_write} onclick={put_sibling}>{ texts.put_sibling }</button>
-                    </div>
-                </form>
-                <div role="status" id="told">{ message }</div>
-                { one_key(screen, open.as_ref(), &write) }
-            </section>
+            <div class="stacked">
+                <section class="card">
+                    <h1>{ texts.keys_title }</h1>
+                    <p class="lead">{ lead }</p>
+                    <form class="write-form" onsubmit={submit}>
+                        <label>{ texts.key }<input id="key" required=true maxlength="256" value={(*key).clone()} oninput={edit(&key)} /></label>
+                        <label>{ texts.value }<textarea id="value" rows="2" value={(*value).clone()} oninput={edit(&value)} /></label>
+                        <div class="row">
+                            <button id="put" class="primary" disabled={!can_write}>{ texts.put }</button>
+                            <button id="get" type="button" disabled={!can_write} onclick={get}>{ texts.get }</button>
+                            <button id="put-sibling" type="button" disabled={!can_write} onclick={put_sibling}>{ texts.put_sibling }</button>
+                        </div>
+                    </form>
+                    <div role="status" id="told">{ message }</div>
+                    { one_key(screen, space, open.as_ref(), &write) }
+                </section>
+                <QuorumPanel screen={screen.clone()} space={space.clone()} can_ask={can_write} />
+            </div>
         </div>
     }
 }
 
-async fn read(cluster: &Cluster, key: &str) -> Option<Open> {
-    let op = Op::Get { key: key.into(), read: Level::Majority, within: None };
+async fn read(cluster: &Cluster, key: &Bytes, level: Level) -> Option<Open> {
+    let op = Op::Get { key: key.clone(), read: level, within: None };
     match cluster.ask(op).await {
         Some(Ok(Outcome::Read { versions, answered })) => Some(Ok(Read { versions, answered })),
         Some(Err(refusal)) => Some(Err(refusal)),
@@ -254,19 +279,19 @@ async fn read(cluster: &Cluster, key: &str) -> Option<Open> {
 }
 
 /// The open key: its owners, its versions, and what can be done with them.
-fn one_key(screen: &Screen, open: Option<&Open>, write: &Callback<(String, Option<Bytes>, WriteContext)>) -> Html {
+fn one_key(
+    screen: &Screen,
+    space: &Space,
+    open: Option<&Open>,
+    write: &Callback<(String, Option<Bytes>, WriteContext)>,
+) -> Html {
     let texts = screen.texts();
     let world = screen.cluster.read();
     let Some(key) = screen.view.key.clone() else { return html! { <p class="empty">{ texts.choose_key }</p> } };
-    let owners: Vec<NodeId> = world
-        .status
-        .config
-        .as_ref()
-        .map(|config| config.placement(&config.current).owners(Partition::of(key.as_bytes())).to_vec())
-        .unwrap_or_default();
-    let quorum = world.status.config.as_ref().map(|config| {
-        let needed = majority(config.replicas);
-        format!("N = {} · R = {needed} · W = {needed}", config.replicas)
+    let owners = world.live_config().map(|config| space.owners(config, &key)).unwrap_or_default();
+    let quorum = space.known.map(|known| {
+        let Counts { n, r, w } = Counts::of(screen.view.wish, known.mode, known.copies);
+        format!("N = {n} · R = {r} · W = {w}")
     });
     let open = match open {
         Some(Ok(open)) => open,
