@@ -34,6 +34,7 @@ pub mod id;
 pub mod journal;
 pub mod key;
 pub mod kv;
+pub mod lease;
 pub mod lift;
 pub mod limits;
 pub mod member;

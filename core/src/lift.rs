@@ -183,6 +183,9 @@ pub enum MessageKind {
     Kept,
     Keep,
     Holding,
+    Watch,
+    Watching,
+    Touched,
 }
 
 /// Families of messages: one colour each.
@@ -236,7 +239,13 @@ impl MessageKind {
             | Self::Left
             | Self::Change
             | Self::Changed => Family::Topology,
-            Self::Read | Self::ReadReply | Self::List | Self::ListReply => Family::Read,
+            Self::Read
+            | Self::ReadReply
+            | Self::List
+            | Self::ListReply
+            | Self::Watch
+            | Self::Watching
+            | Self::Touched => Family::Read,
             Self::Mint | Self::Store => Family::Write,
             Self::Stored | Self::Refused => Family::Acknowledge,
             Self::Repair | Self::Collect | Self::Transfer | Self::Keys | Self::Kept => Family::Repair,
@@ -307,6 +316,9 @@ impl Payload {
                 registers::Msg::Listed { .. } => MessageKind::ListReply,
                 registers::Msg::Keys { .. } => MessageKind::Keys,
                 registers::Msg::Kept { .. } => MessageKind::Kept,
+                registers::Msg::Watch { .. } => MessageKind::Watch,
+                registers::Msg::Watching { .. } => MessageKind::Watching,
+                registers::Msg::Touched { .. } => MessageKind::Touched,
             },
             Self::Kv(msg) => match msg {
                 kv::Msg::Read { .. } => MessageKind::Read,

@@ -59,6 +59,18 @@ pub const DELTA_MEMBERS: usize = 512;
 pub const LISTINGS: usize = 64;
 /// Registers whose time has passed that an owner removes at once. The rest waits for a second.
 pub const EXPIRED: usize = 256;
+/// Nodes that an owner tells what it accepts. Beyond: others are told nothing, and look for themselves.
+pub const WATCHERS: usize = 1_024;
+/// Registers, or beginnings of keys, that a node watches. Beyond: `OVERLOADED`.
+pub const FEEDS: usize = 64;
+/// Clients that wait for changes at one node. Beyond: `OVERLOADED`.
+pub const WAITING: usize = 1_024;
+/// Keys and values that one watch follows, in bytes. Beyond: deletions are forgotten, and then it is `TOO_LARGE`.
+pub const WATCHED_BYTES: usize = 8 << 20;
+/// Registers that a node reads at once because they have changed. The others wait.
+pub const FEED_READS: usize = 64;
+/// Keys in one hint. The rest follows in the next.
+pub const HINT_KEYS: usize = 256;
 /// Keys in one page of a listing. More: the answer says where to go on.
 pub const LIST_KEYS: u32 = 256;
 /// Bytes that one owner adds to a listing before it stops and says where.
@@ -81,7 +93,7 @@ pub const STORAGE_MEMBERS: usize = 1_024;
 pub const VOTERS: usize = 7;
 /// Former members that a configuration remembers. Beyond: the oldest is forgotten.
 pub const RETIRED: usize = 256;
-/// Namespaces of a cluster. More: refused with `TOO_LARGE`.
+/// Namespaces of a cluster. More: refused with `TOO_MANY_NAMESPACES`.
 pub const NAMESPACES: usize = 256;
 /// Bytes of a namespace's name.
 pub const NAMESPACE_BYTES: usize = 32;
@@ -98,6 +110,11 @@ pub const TRANSFER_BYTES: usize = 64 << 10;
 pub const CONTEXT_AHEAD: u64 = 1 << 32;
 /// The highest incarnation and generation believed of a member: far beyond what can be counted to.
 pub const INCARNATION: u64 = 1 << 48;
+/// The shortest time for which a sign of life of a lock's holder counts. Whoever asks for less gets so much; a register that
+/// says less holds no lock.
+pub const LOCK_TTL_MIN: Duration = Duration::millis(100);
+/// The longest. A lock whose holder has died lies idle for so long.
+pub const LOCK_TTL_MAX: Duration = Duration::secs(86_400);
 /// The longest deadline that a request may ask for.
 pub const DEADLINE_MAX: Duration = Duration::secs(30);
 /// A step of the clock beyond this means that this node slept, not that everyone else died.

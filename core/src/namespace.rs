@@ -117,7 +117,7 @@ impl Namespaces {
             Ok(same) if same == namespace => return Err(Refusal::NoChange),
             Ok(other) => return Err(Refusal::NamespaceExists { mode: other.mode, replicas: other.replicas }),
             Err(_) if self.0.len() >= limits::NAMESPACES => {
-                return Err(Refusal::TooLarge { limit: limits::NAMESPACES as u32 });
+                return Err(Refusal::TooManyNamespaces { limit: limits::NAMESPACES as u32 });
             }
             Err(_) => (),
         }
@@ -253,6 +253,8 @@ mod tests {
         let many = (0..limits::NAMESPACES)
             .try_fold(Namespaces::default(), |all, n| all.with(&alloc::format!("n{n}"), other))
             .expect("so many");
-        assert!(matches!(many.with("more", other), Err(Refusal::TooLarge { .. })));
+        let limit = limits::NAMESPACES as u32;
+        assert_eq!(many.with("more", other), Err(Refusal::TooManyNamespaces { limit }));
+        assert_eq!(many.with("n0", other), Err(Refusal::NoChange), "one that is there is found still");
     }
 }

@@ -140,11 +140,16 @@ pub enum Refusal {
         /// The version that it has.
         version: u64,
     },
+    /// The cluster has as many namespaces as it may have, besides those that are always there. None was created.
+    TooManyNamespaces {
+        /// So many.
+        limit: u32,
+    },
 }
 
 impl Refusal {
     /// Every code, in the order of the variants.
-    pub const CODES: [&'static str; 33] = [
+    pub const CODES: [&'static str; 34] = [
         "NO_QUORUM",
         "TIMEOUT_UNKNOWN",
         "NO_EPOCH",
@@ -178,6 +183,7 @@ impl Refusal {
         "BAD_NAMESPACE",
         "NOT_A_NUMBER",
         "SESSION_EXPIRED",
+        "TOO_MANY_NAMESPACES",
     ];
 
     /// The stable code. One of [`Refusal::CODES`].
@@ -217,6 +223,7 @@ impl Refusal {
             Self::BadNamespace => "BAD_NAMESPACE",
             Self::NotANumber => "NOT_A_NUMBER",
             Self::SessionExpired { .. } => "SESSION_EXPIRED",
+            Self::TooManyNamespaces { .. } => "TOO_MANY_NAMESPACES",
         }
     }
 
@@ -353,6 +360,9 @@ impl fmt::Display for Refusal {
                 "the register was changed so often since the request was first made that nobody knows whether it was \
                  carried out; read it, and decide anew",
             ),
+            Self::TooManyNamespaces { limit } => {
+                write!(f, "the cluster has {limit} namespaces, and can have no more; use one of them")
+            }
         }
     }
 }

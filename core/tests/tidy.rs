@@ -13,6 +13,7 @@ const RANKS: [&[&str]; 8] = [
         "cell",
         "cluster",
         "config",
+        "lease",
         "member",
         "namespace",
         "paxos",

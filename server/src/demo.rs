@@ -4,6 +4,7 @@
 //! it closes, whether because the demo ends or because it was killed, the nodes leave by themselves.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -24,6 +25,8 @@ use crate::failure::Failure;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Nodes that do not leave in time are killed.
 const GOODBYE: Duration = Duration::from_secs(5);
+/// How long a node waits for the supervisor.
+const ANSWER: Duration = Duration::from_secs(5);
 /// Where clients of Redis look for it.
 const RESP_PORT: u16 = 6_379;
 
@@ -44,6 +47,40 @@ pub(crate) enum Order {
         name: String,
     },
 }
+
+/// Why an order was not carried out, or is not known to have been.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Undone {
+    /// There is no such node. Nothing was done.
+    NoSuchNode {
+        /// What it was called.
+        name: String,
+    },
+    /// It cannot be done, as when a process does not start.
+    Refused {
+        /// For people.
+        why: String,
+    },
+    /// The supervisor cannot be reached. Nothing was done.
+    NoSupervisor,
+    /// The order was sent and no answer came: it may have been carried out.
+    NoAnswer,
+}
+
+impl fmt::Display for Undone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSuchNode { name } => f.write_str(&no_such_node(name).message),
+            Self::Refused { why } => f.write_str(why),
+            Self::NoSupervisor => f.write_str("the demonstration's supervisor cannot be reached; does it still run?"),
+            Self::NoAnswer => f.write_str(
+                "the demonstration's supervisor was asked and did not answer; see which nodes run before asking again",
+            ),
+        }
+    }
+}
+
+impl std::error::Error for Undone {}
 
 /// A running cluster of processes.
 pub(crate) struct Cluster {
@@ -230,30 +267,28 @@ impl Cluster {
         let mut stream = BufReader::new(stream);
         let mut line = String::new();
         stream.read_line(&mut line).await?;
-        let report = match serde_json::from_str(&line) {
+        let report: Result<Value, Undone> = match serde_json::from_str(&line) {
             Ok(order) => self.carry_out(order).await,
-            Err(_) => Err(Failure::new("BAD_ORDER", "not an order")),
+            Err(_) => Err(Undone::Refused { why: "this is no order".to_owned() }),
         };
-        let answer = match report {
-            Ok(report) => json!({ "ok": report }),
-            Err(failure) => json!({ "error": failure.message }),
-        };
+        let answer = serde_json::to_string(&report).expect("a report encodes");
         stream.get_mut().write_all(format!("{answer}\n").as_bytes()).await
     }
 
-    async fn carry_out(&mut self, order: Order) -> Result<Value, Failure> {
+    async fn carry_out(&mut self, order: Order) -> Result<Value, Undone> {
         match order {
             Order::List => (),
             Order::Kill { name } => {
-                if self.kill(&name).await? {
+                let killed = self.kill(&name).await;
+                if killed.map_err(|_| Undone::NoSuchNode { name: name.clone() })? {
                     println!("  {name} was killed from the page");
                 }
             }
             Order::Restart { name } => {
-                let member = self.nodes.get_mut(&name).ok_or_else(|| no_such_node(&name))?;
+                let member = self.nodes.get_mut(&name).ok_or_else(|| Undone::NoSuchNode { name: name.clone() })?;
                 let runs = member.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)));
                 if !runs {
-                    self.start_node(&name)?;
+                    self.start_node(&name).map_err(|failure| Undone::Refused { why: failure.message })?;
                     println!("  {name} was restarted from the page");
                 }
             }
@@ -273,7 +308,7 @@ impl Cluster {
         json!({ "nodes": nodes })
     }
 
-    /// Ends a node's process as `kill -9` does; says whether it ran.
+    /// Ends a node's process as `kill -9` does; says whether it ran. Fails only if there is no such node.
     pub(crate) async fn kill(&mut self, name: &str) -> Result<bool, Failure> {
         let member = self.nodes.get_mut(name).ok_or_else(|| no_such_node(name))?;
         let Some(mut child) = member.child.take() else { return Ok(false) };
@@ -312,25 +347,21 @@ pub(crate) async fn status(address: &str) -> Option<Value> {
 }
 
 /// Passes an order to the supervisor.
-pub(crate) async fn ask_supervisor(supervisor: &str, order: &Order) -> Result<Value, Failure> {
-    let lost = |_| Failure::new("NO_SUPERVISOR", "the demonstration's supervisor does not answer");
+pub(crate) async fn ask_supervisor(supervisor: &str, order: &Order) -> Result<Value, Undone> {
+    let connected = timeout(ANSWER, TcpStream::connect(supervisor)).await;
+    let Ok(Ok(stream)) = connected else { return Err(Undone::NoSupervisor) };
     let exchange = async {
-        let mut stream = BufReader::new(TcpStream::connect(supervisor).await?);
+        let mut stream = BufReader::new(stream);
         let order = serde_json::to_string(order).expect("an order encodes");
         stream.get_mut().write_all(format!("{order}\n").as_bytes()).await?;
         let mut line = String::new();
         stream.read_line(&mut line).await?;
         Ok::<_, io::Error>(line)
     };
-    let line = timeout(Duration::from_secs(5), exchange)
-        .await
-        .map_err(|_| Failure::new("NO_SUPERVISOR", "the demonstration's supervisor does not answer"))?
-        .map_err(lost)?;
-    let answer: Value = serde_json::from_str(&line).unwrap_or_default();
-    match answer["error"].as_str() {
-        Some(error) => Err(Failure::new("DEMO_REFUSED", error)),
-        None => Ok(answer["ok"].clone()),
-    }
+    // From here on it may have got the order.
+    let answered = timeout(ANSWER, exchange).await;
+    let Ok(Ok(line)) = answered else { return Err(Undone::NoAnswer) };
+    serde_json::from_str(&line).unwrap_or(Err(Undone::NoAnswer))
 }
 
 /// Interrupts and terminations.
@@ -352,5 +383,57 @@ impl Stop {
             _ = self.interrupt.recv() => (),
             _ = self.terminate.recv() => (),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kill() -> Order {
+        Order::Kill { name: "n9".to_owned() }
+    }
+
+    async fn listen() -> (TcpListener, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("it listens").to_string();
+        (listener, address)
+    }
+
+    #[tokio::test]
+    async fn an_order_for_a_node_that_there_is_not_names_it() {
+        let (supervisor, address) = listen().await;
+        let mut cluster = Cluster { nodes: BTreeMap::new(), supervisor, web: None };
+        for order in [kill(), Order::Restart { name: "n9".to_owned() }] {
+            let answered = async {
+                let (stream, _) = cluster.supervisor.accept().await.expect("a node asks");
+                cluster.answer(stream).await
+            };
+            let (told, answered) = tokio::join!(ask_supervisor(&address, &order), answered);
+            answered.expect("it hears the answer");
+            assert_eq!(told, Err(Undone::NoSuchNode { name: "n9".to_owned() }), "{order:?}");
+        }
+        let answered = async {
+            let (stream, _) = cluster.supervisor.accept().await.expect("a node asks");
+            cluster.answer(stream).await
+        };
+        let (told, _) = tokio::join!(ask_supervisor(&address, &Order::List), answered);
+        assert_eq!(told, Ok(json!({ "nodes": [] })));
+    }
+
+    #[tokio::test]
+    async fn a_supervisor_that_cannot_be_reached_is_told_from_one_that_does_not_answer() {
+        let (supervisor, address) = listen().await;
+        let hangs_up = async {
+            let (stream, _) = supervisor.accept().await.expect("a node asks");
+            let mut line = String::new();
+            BufReader::new(stream).read_line(&mut line).await
+        };
+        let order = kill();
+        let (told, heard) = tokio::join!(ask_supervisor(&address, &order), hangs_up);
+        assert!(heard.is_ok_and(|count| count > 0), "it has the order");
+        assert_eq!(told, Err(Undone::NoAnswer));
+        drop(supervisor);
+        assert_eq!(ask_supervisor(&address, &order).await, Err(Undone::NoSupervisor));
     }
 }

@@ -15,10 +15,11 @@ mod recording;
 mod resp;
 mod store;
 
-use std::fmt;
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -76,6 +77,9 @@ enum Command {
         #[command(subcommand)]
         what: Register,
     },
+    /// Run a command while a lock is held; without one, hold the lock until interrupted. The exit code is the command's; 75 if
+    /// the lock was not to be had in time, 76 if it was lost.
+    Lock(LockArguments),
     /// Create namespaces, each with one guarantee for all its keys, and list them.
     Namespace {
         #[command(flatten)]
@@ -166,6 +170,13 @@ enum Register {
         #[arg(default_value = "")]
         prefix: String,
     },
+    /// Print what it holds, and every change as it comes: the version, a tab, and the value.
+    Watch {
+        key: String,
+        /// All registers whose keys begin so; each line begins with the key, and a tab.
+        #[arg(long)]
+        prefix: bool,
+    },
     /// Append to the value.
     Append {
         key: String,
@@ -236,9 +247,9 @@ enum Change {
 /// Which node to ask.
 #[derive(Args, Clone)]
 struct Server {
-    /// Any node of the cluster.
-    #[arg(long, global = true, env = "QUNLONG_SERVER", default_value = "http://127.0.0.1:7100")]
-    server: String,
+    /// Any node of the cluster. Several, given one by one or separated by commas, are asked in turn until one answers.
+    #[arg(long, global = true, env = "QUNLONG_SERVER", default_value = "http://127.0.0.1:7100", value_delimiter = ',')]
+    server: Vec<String>,
     /// Only if it belongs to this cluster: an id as `qunlong topology` shows it.
     #[arg(long, global = true, env = "QUNLONG_CLUSTER")]
     cluster: Option<String>,
@@ -247,10 +258,25 @@ struct Server {
     namespace: Option<String>,
 }
 
-impl fmt::Display for Server {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.server)
-    }
+/// Which lock, and what to do while it is held.
+#[derive(Args, Clone)]
+struct LockArguments {
+    #[command(flatten)]
+    server: Server,
+    /// What the lock is called. The register lock/NAME keeps it, and others may read that.
+    name: String,
+    /// For how long the lock outlives its holder: a number of seconds, or 1500ms, 10s, 2m. It is renewed at a third of that.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = client::lock::parse_ttl)]
+    ttl: Duration,
+    /// Give up when somebody else holds the lock for so long; 0: at once. If not given, wait as long as it takes.
+    #[arg(long, value_name = "TIME", value_parser = client::lock::parse_time)]
+    wait: Option<Duration>,
+    /// Print who holds the lock, with which token, and nothing more.
+    #[arg(long, conflicts_with_all = ["ttl", "wait", "command"])]
+    show: bool,
+    /// The command and its arguments. It finds its token in QUNLONG_LOCK_TOKEN, the lock's name in QUNLONG_LOCK_NAME.
+    #[arg(last = true)]
+    command: Vec<OsString>,
 }
 
 #[derive(Args, Clone)]
@@ -374,7 +400,7 @@ struct BenchArguments {
 
 fn main() -> ExitCode {
     match run(Arguments::parse().command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => {
             eprintln!("qunlong: {failure}");
             ExitCode::from(failure.exit)
@@ -382,8 +408,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> Result<(), Failure> {
-    match command {
+fn run(command: Command) -> Result<ExitCode, Failure> {
+    let done = match command {
+        Command::Lock(arguments) => return client::lock::run(&arguments),
         Command::Node(arguments) => runtime()?.block_on(node::run(*arguments)),
         Command::Demo(arguments) => runtime()?.block_on(demo::run(arguments)),
         Command::Bench(arguments) => runtime()?.block_on(bench::run(arguments)),
@@ -399,7 +426,8 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Recover { server, fork: _, survivors, yes } => client::recover(&server, &survivors, yes),
         Command::Topology { server } => client::topology(&server),
         Command::Status { server } => client::status(&server),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 /// One thread for everything but the journal: the core is one task anyway, and a request that never changes threads

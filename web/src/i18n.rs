@@ -710,6 +710,7 @@ pub fn refusal(language: Language, refusal: &Refusal) -> String {
         Refusal::SessionExpired { .. } => {
             "自请求首次发出以来，寄存器变更太多，已无人知道它是否执行过；请读取后再决定".to_owned()
         }
+        Refusal::TooManyNamespaces { limit } => format!("集群已有 {limit} 个命名空间，不能再多；请使用现有的"),
     };
     format!("{}：{what}", refusal.code())
 }
@@ -736,6 +737,8 @@ pub fn trouble(language: Language, text: &str) -> String {
         (Language::Chinese, "CORRUPT_RECORDING") => Some("录像文件已损坏"),
         (Language::Chinese, "RECORDING_DIVERGED") => Some("重放得到了不同的状态：录像由另一版本的程序录制"),
         (Language::Chinese, "NO_WORKER") => Some("浏览器无法启动后台线程"),
+        (Language::Chinese, "NO_SUCH_NODE") => Some("演示中没有这个节点"),
+        (Language::Chinese, "NO_SUPERVISOR") => Some("演示的监管进程没有应答；请看节点是否已停止或启动"),
         (Language::Chinese, _) => None,
     };
     match (language, known) {

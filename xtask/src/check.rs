@@ -17,7 +17,7 @@ pub struct Arguments {
 /// A step: its name and what it runs.
 type Step = (&'static str, fn() -> Result<(), Failure>);
 
-const STEPS: [Step; 21] = [
+const STEPS: [Step; 23] = [
     ("set-up", set_up),
     ("format", || run(cargo(["fmt", "--all", "--check"]), "cargo fmt")),
     ("lints", || run(cargo(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]), "cargo clippy")),
@@ -46,6 +46,8 @@ const STEPS: [Step; 21] = [
     ("real processes", || whole_system("servers")),
     ("real processes, as described", || whole_system("openapi")),
     ("real processes, clients of Redis", || whole_system("resp")),
+    ("real processes, locks", || whole_system("locks")),
+    ("real processes, watches", || whole_system("watches")),
     ("real processes, other owners", || whole_system("epochs")),
     ("real processes, bad disks", || whole_system("disks")),
     ("real processes under faults", || {

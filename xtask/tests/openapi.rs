@@ -13,8 +13,10 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -105,6 +107,9 @@ fn every_operation_answers_as_it_is_described() {
     xtask::build_server().expect("the server builds");
     let demo = Demo::start(5, None);
     let server = Server::new(demo.nodes().next().expect("five nodes"));
+    for operation in operations() {
+        server.send_too_much(&operation);
+    }
     let (last, others): (Vec<_>, Vec<_>) = operations().partition(|operation| operation.path == RECOVERIES);
     for operation in &others {
         server.try_all(operation);
@@ -150,10 +155,20 @@ fn what_is_not_described_is_refused() {
             assert_eq!(allowed.collect::<BTreeSet<&str>>(), described, "{what}");
         }
     }
+    for operation in operations() {
+        server.send_other_parameters(&operation);
+    }
     for path in ["/v1/nothing", "/v1/topology/nothing", "/v1/kv/"] {
         let answer = server.send(request("GET", &server.url(path)), None);
         assert!(answer.status == 404 && answer.body.contains("\"NOT_FOUND\""), "{path}: {}", answer.body);
     }
+    let answer = server.send(request("GET", &server.url("/v1/kv/%FF")), None);
+    assert!(answer.status == 400 && answer.body.contains("UTF-8"), "{} {}", answer.status, answer.body);
+    let conditional = request("POST", &server.url("/v1/registers/key?increment=1")).header("if-match", "*");
+    let answer = server.send(conditional, None);
+    assert!(answer.status == 400 && answer.body.contains("\"BAD_CONDITION\""), "{} {}", answer.status, answer.body);
+    let answer = server.send(request("GET", &server.url("/v1/link")), None);
+    assert_eq!(answer.headers.get("upgrade").map(http::HeaderValue::as_bytes), Some(&b"websocket"[..]));
     let strangers =
         [("host", "evil.example", 421, "HOST_REFUSED"), ("origin", "http://evil.example", 403, "ORIGIN_REFUSED")];
     for (header, value, status, code) in strangers {
@@ -235,8 +250,70 @@ impl Server {
         }
     }
 
+    /// Sends one byte more than an operation takes and holds back the rest of what it announces: that must not be
+    /// waited for.
+    fn send_too_much(&self, operation: &Operation) {
+        let body = &operation.what["requestBody"];
+        let has_body = |call: &&str| contents(body).any(|(_, media)| example(media, call).is_some());
+        let Some(call) = operation.calls().into_iter().find(has_body) else { return };
+        let limit = bytes_allowed(body["description"].as_str().expect("it says how large it may be"));
+        let request = self.prepare(operation, call, None).0.body(()).expect("a request");
+        let url = request.uri().path_and_query().expect("a path");
+        let mut text = format!("{} {url} HTTP/1.1\r\nhost: {}\r\n", request.method(), self.address);
+        for (name, value) in request.headers() {
+            text += &format!("{name}: {}\r\n", value.to_str().expect("text"));
+        }
+        text += &format!("content-length: {}\r\n\r\n{}", limit * 2, "x".repeat(limit + 1));
+        let mut stream = TcpStream::connect(&self.address).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("it can be set");
+        stream.write_all(text.as_bytes()).expect("there is room for it");
+        let mut answer = Vec::new();
+        // How the connection ends makes no difference.
+        let _ = stream.read_to_end(&mut answer);
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("\"TOO_LARGE\""), "{operation}: {answer}");
+        assert!(operation.response(413).is_some(), "{operation}");
+    }
+
+    /// Sends parameters of other operations, parameters twice, and words in place of numbers.
+    fn send_other_parameters(&self, operation: &Operation) {
+        let own = operation.query();
+        if own.is_empty() {
+            return;
+        }
+        let refused = |query: &str, says: &str| {
+            let url = format!("{}?{query}", operation.path.replace(['{', '}'], ""));
+            let answer = self.send(request(&operation.method.to_uppercase(), &self.url(&url)), None);
+            let what = format!("{operation}?{query}: {} {}", answer.status, answer.body);
+            assert!(answer.status == 400 && answer.body.contains("\"BAD_REQUEST\""), "{what}");
+            assert!(answer.body.contains(says), "{what}");
+        };
+        let names = operations().flat_map(|other| other.query().into_keys()).chain(["nonsense"]);
+        let names: BTreeSet<&str> = names.collect();
+        for name in names.into_iter().filter(|name| !own.contains_key(name)) {
+            refused(&format!("{name}=1"), &format!("no parameter {name} here"));
+        }
+        for (name, schema) in own {
+            refused(&format!("{name}=1&{name}=1"), &format!("parameter {name} is there twice"));
+            if resolved(schema)["type"] == "integer" {
+                refused(&format!("{name}=soon"), &format!("{name} is a whole number"));
+            }
+        }
+    }
+
     /// Sends what the examples of a call say.
     fn call(&self, operation: &Operation, call: &str, accept: Option<&str>) -> Answer {
+        let (request, body) = self.prepare(operation, call, accept);
+        self.send(request, body.as_deref())
+    }
+
+    /// What the examples of a call say is sent, and its body.
+    fn prepare(
+        &self,
+        operation: &Operation,
+        call: &str,
+        accept: Option<&str>,
+    ) -> (http::request::Builder, Option<String>) {
         let (mut path, mut query, mut headers) = (operation.path.to_owned(), Vec::new(), Vec::new());
         for parameter in operation.parameters.iter().copied().map(resolved) {
             let name = parameter["name"].as_str().expect("a name");
@@ -264,8 +341,7 @@ impl Server {
         headers.extend(accept.map(|accept| ("accept", accept.to_owned())));
         let url = if query.is_empty() { path } else { format!("{path}?{}", query.join("&")) };
         let start = request(&operation.method.to_uppercase(), &self.url(&url));
-        let request = headers.into_iter().fold(start, |request, (name, value)| request.header(name, value));
-        self.send(request, sent.as_deref())
+        (headers.into_iter().fold(start, |request, (name, value)| request.header(name, value)), sent)
     }
 
     fn send(&self, request: http::request::Builder, body: Option<&str>) -> Answer {
@@ -354,7 +430,15 @@ impl Operation {
         if answer.kind() == "application/json" {
             let body: Value = serde_json::from_str(&answer.body).expect("it is JSON");
             assert_eq!(misfits(&media["schema"], &body), "", "{what}");
+            let told = answer.headers.get("qunlong-outcome").map(|outcome| outcome.to_str().expect("text"));
+            assert!(told.is_none_or(|told| body["outcome"] == told), "{told:?} in the header of {what}");
         }
+    }
+
+    /// Its parameters in the query, each with its schema.
+    fn query(&self) -> BTreeMap<&'static str, &'static Value> {
+        let parameters = self.parameters.iter().copied().map(resolved).filter(|parameter| parameter["in"] == "query");
+        parameters.map(|parameter| (parameter["name"].as_str().expect("a name"), &parameter["schema"])).collect()
     }
 
     fn response(&self, status: u16) -> Option<&'static Value> {
@@ -416,6 +500,12 @@ fn contents(body: &'static Value) -> impl Iterator<Item = (&'static str, &'stati
 /// What a parameter or a body is in a call, if anything.
 fn example(holder: &'static Value, call: &str) -> Option<&'static Value> {
     holder.get("example").or_else(|| holder["examples"].get(call)?.get("value"))
+}
+
+/// How large a body may be, by its description.
+fn bytes_allowed(description: &str) -> usize {
+    let number = description.split(" bytes").next().and_then(|before| before.rsplit(' ').next());
+    number.and_then(|number| number.replace(',', "").parse().ok()).expect("so many bytes")
 }
 
 /// Every example fits its schema.

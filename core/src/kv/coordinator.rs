@@ -382,6 +382,19 @@ impl Coordinator {
         }
     }
 
+    /// A link has closed: the owner that was to mint over it may have died, and another one is asked at once.
+    pub(super) fn on_unlinked(&mut self, cx: &Ctx<'_>, peer: NodeId, fx: &mut Effects<Kv>) {
+        for (&seq, pending) in &mut self.pending {
+            if let Work::Put(writing, _) = &mut pending.work
+                && writing.found.is_none()
+                && writing.minter(writing.attempts) == peer
+                && cx.now.mono < pending.deadline
+            {
+                writing.hand_over(cx, seq, fx);
+            }
+        }
+    }
+
     pub(super) fn on_deadline(&mut self, cx: &mut Ctx<'_>, seq: u64, fx: &mut Effects<Kv>) {
         let Some(pending) = self.pending.remove(&seq) else { return };
         let refusal = match &pending.work {

@@ -556,6 +556,8 @@ impl Protocol for Kv {
     fn on_link(&mut self, cx: &mut Ctx<'_>, peer: NodeId, up: bool, fx: &mut Effects<Self>) {
         if up {
             self.repair.hurry(cx, peer, fx);
+        } else {
+            self.coordinator.on_unlinked(cx, peer, fx);
         }
     }
 

@@ -7,8 +7,9 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use super::atomic;
+use super::feeds::Found;
 use super::recent::Attempt;
-use super::{Ask, Event, Msg, Outcome, Registers, Timer};
+use super::{Ask, Asker, Event, Msg, Outcome, Registers, Timer};
 use crate::bytes::Bytes;
 use crate::id::{Name, NodeId, OpId, RequestId, WriteId};
 use crate::limits;
@@ -36,11 +37,13 @@ pub(super) struct Coordinator {
     sessions: Option<[u8; 16]>,
     /// Peers whose link has closed since it was last open.
     gone: BTreeSet<NodeId>,
+    /// What this node's own feeds have asked for.
+    found: Vec<Found>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Pending {
-    id: RequestId,
+    asker: Asker,
     key: Bytes,
     ask: Ask,
     deadline: Instant,
@@ -83,9 +86,22 @@ impl Coordinator {
             *seen = self.known_of(&key).max(*seen);
             *name = Name { session: self.session(cx, lane), number: self.seq };
         }
-        let deadline = cx.now.mono + within.unwrap_or(cx.config.kv.deadline).min(limits::DEADLINE_MAX);
-        fx.arm(deadline.since(cx.now.mono) + GRACE, Timer::Deadline(self.seq));
-        let pending = Pending { id, key, ask, deadline, attempts: 0, turn: 0, asked: None, silent: false, lane };
+        let pending = Pending::new(cx, Asker::Client(id), (key, ask, lane), within);
+        self.begin(cx, pending, fx);
+    }
+
+    /// A feed of this node wants to know what a register holds; the key is called as inside.
+    pub(super) fn look(&mut self, cx: &Ctx<'_>, feed: u64, key: Bytes, fx: &mut Effects<Registers>) {
+        self.seq += 1;
+        self.begin(cx, Pending::new(cx, Asker::Feed(feed), (key, Ask::Read, None), None), fx);
+    }
+
+    pub(super) fn pop_found(&mut self) -> Option<Found> {
+        self.found.pop()
+    }
+
+    fn begin(&mut self, cx: &Ctx<'_>, pending: Pending, fx: &mut Effects<Registers>) {
+        fx.arm(pending.deadline.since(cx.now.mono) + GRACE, Timer::Deadline(self.seq));
         self.pending.insert(self.seq, pending);
         self.ask_next(cx, self.seq, fx);
     }
@@ -111,7 +127,9 @@ impl Coordinator {
             // It is this node itself that is at it, and goes on.
             return;
         }
-        let owners = preferred(cx, &pending.key, &self.gone, matches!(pending.ask, Ask::Read));
+        // What a feed wants to know has just changed: it is asked of whoever is at it, between two rounds.
+        let is_read = matches!((&pending.ask, pending.asker), (Ask::Read, Asker::Client(_)));
+        let owners = preferred(cx, &pending.key, &self.gone, is_read);
         let Some(&to) = owners.get(pending.turn % owners.len().max(1)) else { return };
         pending.attempts += 1;
         let (attempt, ask) = (pending.attempts, pending.ask.clone());
@@ -267,17 +285,26 @@ impl Coordinator {
         fx.disarm(Timer::Silent(seq));
         let refusal = result.as_ref().err().cloned();
         match &result {
-            Ok(Outcome::Read { version, .. } | Outcome::Changed { version, .. }) => self.learn(pending.key, *version),
-            Ok(Outcome::Listed { .. }) => (),
-            Err(Refusal::Conflict { version } | Refusal::SessionExpired { version }) => {
-                self.learn(pending.key, *version);
+            Ok(Outcome::Read { version, .. } | Outcome::Changed { version, .. })
+            | Err(Refusal::Conflict { version } | Refusal::SessionExpired { version }) => {
+                self.learn(pending.key.clone(), *version);
             }
-            Err(_) => (),
+            Ok(Outcome::Listed { .. } | Outcome::Watched { .. }) | Err(_) => (),
         }
-        // What was chosen is durable with a majority.
-        fx.finish_now(pending.id, result);
+        match pending.asker {
+            // What was chosen is durable with a majority.
+            Asker::Client(id) => fx.finish_now(id, result),
+            Asker::Feed(feed) => self.found.push(Found { feed, key: Some(pending.key), result }),
+        }
         let op = op_id(cx, seq);
         fx.trace(|| Event::Finished { op, refusal });
+    }
+}
+
+impl Pending {
+    fn new(cx: &Ctx<'_>, asker: Asker, (key, ask, lane): (Bytes, Ask, Option<u16>), within: Option<Duration>) -> Self {
+        let deadline = cx.now.mono + within.unwrap_or(cx.config.kv.deadline).min(limits::DEADLINE_MAX);
+        Self { asker, key, ask, deadline, attempts: 0, turn: 0, asked: None, silent: false, lane }
     }
 }
 

@@ -7,7 +7,8 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
-use super::{Msg, Outcome, Registers, Store, Timer};
+use super::feeds::Found;
+use super::{Asker, Msg, Outcome, Registers, Store, Timer};
 use crate::bytes::Bytes;
 use crate::id::{Epoch, NodeId, OpId, RequestId};
 use crate::key;
@@ -26,6 +27,8 @@ use crate::view::Chosen;
 pub(super) struct Listings {
     pending: BTreeMap<u64, Listing>,
     seq: u64,
+    /// What this node's own feeds have asked for.
+    found: Vec<Found>,
 }
 
 /// What is asked for.
@@ -38,7 +41,7 @@ pub(super) struct Wanted {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Listing {
-    id: RequestId,
+    asker: Asker,
     epoch: Epoch,
     deadline: Instant,
     wanted: Wanted,
@@ -72,11 +75,31 @@ impl Listings {
             // Nothing was asked of anybody.
             Err(refusal) => return fx.finish_now(id, Err(refusal)),
         };
+        self.begin(cx, Asker::Client(id), wanted, within, fx);
+    }
+
+    /// A feed of this node wants a page; its keys are called as inside.
+    pub(super) fn look(&mut self, cx: &Ctx<'_>, feed: u64, wanted: Wanted, fx: &mut Effects<Registers>) {
+        self.begin(cx, Asker::Feed(feed), wanted.apart(), None, fx);
+    }
+
+    fn begin(
+        &mut self,
+        cx: &Ctx<'_>,
+        asker: Asker,
+        wanted: Wanted,
+        within: Option<Duration>,
+        fx: &mut Effects<Registers>,
+    ) {
         self.seq += 1;
         let deadline = cx.now.mono + within.unwrap_or(cx.config.kv.deadline).min(limits::DEADLINE_MAX);
-        let listing = Listing { id, epoch: cx.view.epoch(), deadline, wanted, pages: BTreeMap::new() };
+        let listing = Listing { asker, epoch: cx.view.epoch(), deadline, wanted, pages: BTreeMap::new() };
         self.pending.insert(self.seq, listing);
         self.ask(cx, self.seq, fx);
+    }
+
+    pub(super) fn pop_found(&mut self) -> Option<Found> {
+        self.found.pop()
     }
 
     /// What is wanted, in keys as they are called inside the cluster.
@@ -90,9 +113,7 @@ impl Listings {
             (_, mode) => Err(Refusal::WrongMode { mode }),
         };
         let (prefix, after) = (resolve(wanted.prefix)?, wanted.after.map(resolve).transpose()?);
-        // Registers of namespaces come before all others, and are no part of these.
-        let after = if prefix.is_empty() { after.max(Some(Bytes::from(key::BEHIND_NAMESPACES))) } else { after };
-        Ok(Wanted { prefix, after, limit: wanted.limit.clamp(1, limits::LIST_KEYS) })
+        Ok(Wanted { prefix, after, limit: wanted.limit.clamp(1, limits::LIST_KEYS) }.apart())
     }
 
     /// Asks every storage member that has not answered.
@@ -117,11 +138,18 @@ impl Listings {
         };
         listing.pages.insert(from, page);
         if listing.is_complete(chosen) {
-            let (id, outcome) = (listing.id, listing.outcome(chosen));
-            self.pending.remove(&op.seq);
+            let (asker, outcome) = (listing.asker, listing.outcome(chosen));
             fx.disarm(Timer::List(op.seq));
+            self.finish(op.seq, asker, Ok(outcome), fx);
+        }
+    }
+
+    fn finish(&mut self, seq: u64, asker: Asker, result: Result<Outcome, Refusal>, fx: &mut Effects<Registers>) {
+        self.pending.remove(&seq);
+        match asker {
             // It was durable with those that said so.
-            fx.finish_now(id, Ok(outcome));
+            Asker::Client(id) => fx.finish_now(id, result),
+            Asker::Feed(feed) => self.found.push(Found { feed, key: None, result }),
         }
     }
 
@@ -132,9 +160,7 @@ impl Listings {
         }
         let answered = listing.pages.len() as u8;
         let needed = cx.view.chosen.as_ref().map_or(0, |chosen| majority(chosen.config.copies().most()));
-        let id = listing.id;
-        self.pending.remove(&seq);
-        fx.finish_now(id, Err(Refusal::NoQuorum { answered, needed }));
+        self.finish(seq, listing.asker, Err(Refusal::NoQuorum { answered, needed }), fx);
     }
 
     /// Another epoch is in force: its owners are asked.
@@ -146,6 +172,19 @@ impl Listings {
             }
             self.ask(cx, seq, fx);
         }
+    }
+}
+
+impl Wanted {
+    /// As much as one page holds.
+    pub(super) fn all(prefix: Bytes, after: Option<Bytes>) -> Self {
+        Self { prefix, after, limit: limits::LIST_KEYS }
+    }
+
+    /// Registers of namespaces come before all others, and are no part of these.
+    fn apart(self) -> Self {
+        let behind = self.prefix.is_empty().then(|| Bytes::from(key::BEHIND_NAMESPACES));
+        Self { after: self.after.max(behind), ..self }
     }
 }
 

@@ -42,6 +42,8 @@
 mod atomic;
 mod coordinator;
 mod expiry;
+mod feeds;
+mod hints;
 mod listing;
 mod moving;
 mod proposer;
@@ -63,6 +65,10 @@ use crate::refusal::Refusal;
 use crate::time::{Duration, WallTime};
 use coordinator::Coordinator;
 use expiry::Sweep;
+pub use feeds::{Changed, Token};
+use feeds::{Feeds, Found};
+use hints::Hints;
+pub use hints::{Count, Watched};
 use listing::{Listings, Wanted};
 use moving::{Moving, Page};
 use proposer::Proposers;
@@ -77,6 +83,8 @@ pub struct Registers {
     listings: Listings,
     sweep: Sweep,
     moving: Moving,
+    hints: Hints,
+    feeds: Feeds,
     /// The epoch that all of it is of.
     entered: Epoch,
 }
@@ -95,6 +103,14 @@ pub enum Ask {
         /// What is wanted.
         change: Change,
     },
+}
+
+/// Who wants to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Asker {
+    Client(RequestId),
+    /// A feed of this node, by its number.
+    Feed(u64),
 }
 
 /// What nodes tell each other.
@@ -255,6 +271,27 @@ pub enum Msg {
         /// Whether there are no more.
         complete: bool,
     },
+    /// Tell me when one of these may have changed.
+    Watch {
+        /// Counts the lists.
+        list: u64,
+        /// All that the sender watches.
+        watched: Vec<Watched>,
+    },
+    /// I shall.
+    Watching {
+        /// The list that is known.
+        list: u64,
+        /// How often I have.
+        count: Count,
+    },
+    /// These may have changed.
+    Touched {
+        /// How often I have said so, with this.
+        count: Count,
+        /// Registers.
+        keys: Vec<Bytes>,
+    },
 }
 
 impl Msg {
@@ -279,6 +316,14 @@ pub enum Timer {
     List(u64),
     /// See which values' time has passed.
     Expiry,
+    /// Tell those who watch what was accepted.
+    Hints,
+    /// Ask the owners again to tell what changes.
+    Feeds,
+    /// Something may have been missed.
+    Doubt,
+    /// The deadline of a client that waits for a change.
+    Watch(u64),
 }
 
 /// What an owner keeps.
@@ -339,6 +384,15 @@ pub enum Op {
         /// The deadline.
         within: Option<Duration>,
     },
+    /// Wait until registers have changed.
+    Watch {
+        /// Which.
+        watched: Watched,
+        /// Where an earlier answer ended; `None` to begin with what there is.
+        after: Option<Token>,
+        /// The deadline. If nothing changes until then, that is the answer.
+        within: Option<Duration>,
+    },
 }
 
 /// What it answers.
@@ -368,6 +422,16 @@ pub enum Outcome {
         keys: Vec<Bytes>,
         /// If set, there may be more: ask again with `after` set to this.
         next: Option<Bytes>,
+    },
+    /// What has changed. Of each register only the last change is told, in the order of these.
+    Watched {
+        /// Registers with what they hold now.
+        changes: Vec<Changed>,
+        /// Where to go on.
+        next: Token,
+        /// Whether the place to go on from was not known: this is all there is, from its beginning, and what was known
+        /// before and is not in it does not exist any more.
+        resync: bool,
     },
 }
 
@@ -500,7 +564,7 @@ impl Registers {
 
     /// Requests that this node coordinates now.
     pub(crate) fn requests(&self) -> usize {
-        self.coordinator.pending() + self.listings.pending()
+        self.coordinator.pending() + self.listings.pending() + self.feeds.waiting()
     }
 
     /// Requests and moves that wait for its rounds.
@@ -526,13 +590,21 @@ impl Registers {
         self.coordinator.on_epoch(cx, fx);
         self.listings.on_epoch(cx, fx);
         self.sweep.begin(&self.store, fx);
+        self.feeds.start_over(cx, fx);
     }
 
-    /// What rounds have found out about registers that are to be moved.
+    /// What rounds have found out about registers that are to be moved or are watched.
     fn settle(&mut self, cx: &mut Ctx<'_>, fx: &mut Effects<Self>) {
         while let Some(key) = self.proposers.pop_moved() {
             self.moving.on_moved(cx, &mut self.proposers, &key, fx);
         }
+        while let Some(found) = self.pop_found() {
+            self.feeds.on_found(cx, found, &mut self.coordinator, &mut self.listings, fx);
+        }
+    }
+
+    fn pop_found(&mut self) -> Option<Found> {
+        self.coordinator.pop_found().or_else(|| self.listings.pop_found())
     }
 }
 
@@ -572,7 +644,8 @@ impl Protocol for Registers {
                 let near = |proposers: &mut Proposers| proposers.hear(ballot) && proposers.hear(next);
                 if replica::may_propose(cx, from, epoch, &key, ballot) && next.node == from && near(&mut self.proposers)
                 {
-                    self.store.on_accept(from, key, (ballot, cell), next, fx);
+                    self.store.on_accept(from, key.clone(), (ballot, cell), next, fx);
+                    self.hints.touch(cx, &key, fx);
                     self.sweep.begin(&self.store, fx);
                 }
             }
@@ -590,7 +663,8 @@ impl Protocol for Registers {
             Msg::Keep { epoch, key, ballot, cell } => {
                 let is_atomic = atomic::is_atomic(cx, &key) && cx.check_owner(epoch, &key).is_ok();
                 if is_atomic && self.proposers.hear(ballot) {
-                    self.store.on_keep(from, (epoch, key), (ballot, cell), fx);
+                    self.store.on_keep(from, (epoch, key.clone()), (ballot, cell), fx);
+                    self.hints.touch(cx, &key, fx);
                 }
             }
             Msg::Holding { epoch, key, ballot } => {
@@ -615,6 +689,11 @@ impl Protocol for Registers {
                 let page = Page { epoch, partition, after, keys, complete };
                 self.moving.on_kept(cx, &mut self.proposers, from, page, fx);
             }
+            Msg::Watch { list, watched } => self.hints.on_watch(cx, from, (list, watched), fx),
+            Msg::Watching { list, count } => self.feeds.on_watching(from, list, count, fx),
+            Msg::Touched { count, keys } => {
+                self.feeds.on_touched(cx, from, (count, keys), &mut self.coordinator, fx);
+            }
         }
         self.settle(cx, fx);
     }
@@ -627,6 +706,10 @@ impl Protocol for Registers {
             Timer::Moving => self.moving.on_timer(cx, fx),
             Timer::List(seq) => self.listings.on_timer(cx, seq, fx),
             Timer::Expiry => self.sweep.on_timer(&self.store, cx, &mut self.proposers, fx),
+            Timer::Hints => self.hints.on_timer(fx),
+            Timer::Feeds => self.feeds.on_renewal(cx, &mut self.coordinator, &mut self.listings, fx),
+            Timer::Doubt => self.feeds.on_doubt(cx, &mut self.coordinator, &mut self.listings, fx),
+            Timer::Watch(seq) => self.feeds.on_deadline(seq, fx),
         }
         self.settle(cx, fx);
     }
@@ -645,11 +728,15 @@ impl Protocol for Registers {
                 let ask = Ask::Change { name: name.unwrap_or_default(), seen, change };
                 self.coordinator.on_op(cx, id, (key, ask), name.is_some(), within, fx);
             }
+            Op::Watch { watched, after, within } => self.feeds.on_op(cx, id, (watched, after), within, fx),
         }
+        self.settle(cx, fx);
     }
 
     fn on_link(&mut self, cx: &mut Ctx<'_>, peer: NodeId, up: bool, fx: &mut Effects<Self>) {
         self.coordinator.on_link(cx, peer, up, fx);
+        self.feeds.on_link(cx, peer, up, fx);
+        self.settle(cx, fx);
     }
 
     fn on_view(&mut self, cx: &mut Ctx<'_>, fx: &mut Effects<Self>) {
@@ -657,8 +744,9 @@ impl Protocol for Registers {
         self.settle(cx, fx);
     }
 
-    fn on_pause(&mut self, _cx: &mut Ctx<'_>, _slept: Duration, _fx: &mut Effects<Self>) {
+    fn on_pause(&mut self, cx: &mut Ctx<'_>, _slept: Duration, fx: &mut Effects<Self>) {
         self.proposers.forget_promised();
+        self.feeds.start_over(cx, fx);
     }
 
     fn restore(&mut self, record: Record) {

@@ -680,7 +680,9 @@ impl<'w> Run<'w> {
                 self.reach("register changed");
                 Ok(Answer::Changed(version, number))
             }
-            registers::Outcome::Listed { .. } => Err(Failure::Safety("a listing that nobody asked for".to_string())),
+            registers::Outcome::Listed { .. } | registers::Outcome::Watched { .. } => {
+                Err(Failure::Safety("an answer to another question".to_string()))
+            }
             registers::Outcome::Read { value: None, version, .. } => {
                 self.reach("register read");
                 Ok(Answer::Holds(None, version))

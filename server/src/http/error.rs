@@ -4,12 +4,21 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use qunlong_core::Refusal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// An error that happened before anything was asked of the cluster.
 pub(super) fn error(status: StatusCode, code: &str, message: &str) -> Response {
-    let body = json!({ "error": { "code": code, "message": message }, "outcome": "refused" });
-    (status, Json(body)).into_response()
+    told(status, &json!({ "code": code, "message": message }), "refused")
+}
+
+/// A request that makes no sense, and why.
+pub(super) fn bad_request(message: &str) -> Response {
+    error(StatusCode::BAD_REQUEST, "BAD_REQUEST", message)
+}
+
+/// Something was asked for, and nobody knows what came of it.
+pub(super) fn unknown(status: StatusCode, code: &str, message: &str) -> Response {
+    told(status, &json!({ "code": code, "message": message }), "unknown")
 }
 
 /// A request that the cluster did not do, or may not have done.
@@ -42,14 +51,16 @@ pub(super) fn refused(refusal: &Refusal) -> Response {
         | Refusal::NotANumber
         | Refusal::WrongMode { .. }
         | Refusal::NamespaceExists { .. }
+        | Refusal::TooManyNamespaces { .. }
         | Refusal::NoChange => StatusCode::CONFLICT,
         Refusal::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
         Refusal::Overloaded => StatusCode::TOO_MANY_REQUESTS,
     };
     let outcome = if refusal.is_definite() { "refused" } else { "unknown" };
-    let body = json!({
-        "error": { "code": refusal.code(), "message": refusal.to_string(), "detail": refusal },
-        "outcome": outcome,
-    });
-    (status, Json(body)).into_response()
+    let error = json!({ "code": refusal.code(), "message": refusal.to_string(), "detail": refusal });
+    told(status, &error, outcome)
+}
+
+fn told(status: StatusCode, error: &Value, outcome: &str) -> Response {
+    (status, Json(json!({ "error": error, "outcome": outcome }))).into_response()
 }

@@ -14,7 +14,7 @@
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -23,43 +23,30 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use qunlong_core::kv::{Op as KvOp, Outcome as KvOutcome, WriteContext};
 use qunlong_core::quorum::Level;
 use qunlong_core::version::{Context, Sibling, Versions};
-use qunlong_core::{Bytes, Op, Outcome, Refusal, WriteId, limits};
-use serde::Deserialize;
+use qunlong_core::{Bytes, Op, Outcome, Refusal, WriteId};
 use serde_json::{Value, json};
 
+use super::body::value_of;
 use super::error::{error, refused};
-use super::{App, key_of, outside, value_of, wants_json, within};
+use super::parameters::{Parameters, page_size, within};
+use super::{App, key_of, outside, wants_json};
 
 const CONTEXT: HeaderName = HeaderName::from_static("qunlong-context");
 pub(super) const OUTCOME: HeaderName = HeaderName::from_static("qunlong-outcome");
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("qunlong-request-id");
 
-/// Options of a request.
-#[derive(Debug, Deserialize)]
-pub(super) struct Options {
-    /// Owners that must answer a read.
-    r: Option<String>,
-    /// Owners that must hold a write.
-    w: Option<String>,
-    /// Deadline in milliseconds.
-    timeout: Option<u64>,
-    /// Of which namespace; the one that is called `default` if it is not said.
-    namespace: Option<String>,
-    /// Of a listing.
-    #[serde(default)]
-    prefix: String,
-    after: Option<String>,
-    limit: Option<u32>,
-}
-
 pub(super) async fn read(
     State(app): State<App>,
     Path(key): Path<String>,
-    Query(options): Query<Options>,
+    parameters: Parameters,
     headers: HeaderMap,
 ) -> Result<Response, Response> {
-    let inside = key_of(options.namespace.as_deref(), &key);
-    let op = KvOp::Get { key: inside, read: level(options.r.as_deref())?, within: within(options.timeout) };
+    let [namespace, r, timeout] = parameters.of(["namespace", "r", "timeout"])?;
+    let op = KvOp::Get {
+        key: key_of(namespace.as_deref(), &key),
+        read: level("r", r.as_deref())?,
+        within: within(timeout.as_deref())?,
+    };
     let KvOutcome::Read { versions, answered } = ask(&app, op).await? else { return Err(mixed_up()) };
     let values: Vec<&Sibling> = versions.values().collect();
     let status = match values.len() {
@@ -68,10 +55,8 @@ pub(super) async fn read(
         _ => StatusCode::MULTIPLE_CHOICES,
     };
     let context = encode_context(&versions.to_context());
-    let wants_json = wants_json(&headers);
     let mut response = match values.as_slice() {
-        [] if !wants_json => error(status, "KEY_NOT_FOUND", "there is no such key"),
-        [only] if !wants_json => {
+        [only] if !wants_json(&headers) => {
             let value = only.value.as_deref().unwrap_or_default().to_vec();
             ([(CONTENT_TYPE, "application/octet-stream")], value).into_response()
         }
@@ -87,6 +72,7 @@ pub(super) async fn read(
             body["answered"] = json!(answered);
             body["outcome"] = json!("done");
             if values.is_empty() {
+                // That there is nothing is what the read was to find out: it was done.
                 body["error"] = json!({ "code": "KEY_NOT_FOUND", "message": "there is no such key" });
             }
             (status, Json(body)).into_response()
@@ -100,36 +86,37 @@ pub(super) async fn read(
 pub(super) async fn write(
     State(app): State<App>,
     Path(key): Path<String>,
-    Query(options): Query<Options>,
+    parameters: Parameters,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Response> {
-    put(&app, &key, Some(value_of(body).await?), &options, &headers).await
+    put(&app, &key, Some(value_of(body).await?), parameters, &headers).await
 }
 
 pub(super) async fn delete(
     State(app): State<App>,
     Path(key): Path<String>,
-    Query(options): Query<Options>,
+    parameters: Parameters,
     headers: HeaderMap,
 ) -> Result<Response, Response> {
-    put(&app, &key, None, &options, &headers).await
+    put(&app, &key, None, parameters, &headers).await
 }
 
 async fn put(
     app: &App,
     key: &str,
     value: Option<Bytes>,
-    options: &Options,
+    parameters: Parameters,
     headers: &HeaderMap,
 ) -> Result<Response, Response> {
+    let [namespace, w, timeout] = parameters.of(["namespace", "w", "timeout"])?;
     let op = KvOp::Put {
-        key: key_of(options.namespace.as_deref(), key),
+        key: key_of(namespace.as_deref(), key),
         value,
         context: write_context(headers)?,
         write: write_id(headers)?,
-        stored: level(options.w.as_deref())?,
-        within: within(options.timeout),
+        stored: level("w", w.as_deref())?,
+        within: within(timeout.as_deref())?,
     };
     let KvOutcome::Written { dot, write, context, acked } = ask(app, op).await? else { return Err(mixed_up()) };
     let context = encode_context(&context);
@@ -146,13 +133,15 @@ async fn put(
     Ok(response)
 }
 
-pub(super) async fn list(State(app): State<App>, Query(options): Query<Options>) -> Result<Response, Response> {
-    let inside = |key: &str| key_of(options.namespace.as_deref(), key);
+pub(super) async fn list(State(app): State<App>, parameters: Parameters) -> Result<Response, Response> {
+    let [namespace, prefix, after, limit, timeout] =
+        parameters.of(["namespace", "prefix", "after", "limit", "timeout"])?;
+    let inside = |key: &str| key_of(namespace.as_deref(), key);
     let op = KvOp::List {
-        prefix: inside(&options.prefix),
-        after: options.after.as_deref().map(inside),
-        limit: options.limit.unwrap_or(limits::LIST_KEYS),
-        within: within(options.timeout),
+        prefix: inside(prefix.as_deref().unwrap_or_default()),
+        after: after.as_deref().map(inside),
+        limit: page_size(limit.as_deref())?,
+        within: within(timeout.as_deref())?,
     };
     let KvOutcome::Listed { entries, next, answered } = ask(&app, op).await? else { return Err(mixed_up()) };
     let keys: Vec<Value> = entries.iter().map(|(key, versions)| describe(&outside(key), versions)).collect();
@@ -189,16 +178,19 @@ fn describe(key: &str, versions: &Versions) -> Value {
     json!({ "key": key, "values": values })
 }
 
-const LEVELS: &str = "r and w are a number, `one`, `quorum`, `all` or `local_zone`";
-
-fn level(text: Option<&str>) -> Result<Level, Response> {
+/// How many owners are to answer or to hold it: the parameter of this name.
+fn level(name: &str, text: Option<&str>) -> Result<Level, Response> {
+    let bad = |_| {
+        let levels = "is a number of owners, one, quorum or majority, all, or local_zone";
+        error(StatusCode::BAD_REQUEST, "BAD_LEVEL", &format!("{name} {levels}"))
+    };
     match text {
         None => Ok(Level::Usual),
         Some("one") => Ok(Level::Count(1)),
         Some("majority" | "quorum") => Ok(Level::Majority),
         Some("all") => Ok(Level::All),
         Some("local_zone") => Ok(Level::LocalZone),
-        Some(count) => count.parse().map(Level::Count).map_err(|_| error(StatusCode::BAD_REQUEST, "BAD_LEVEL", LEVELS)),
+        Some(count) => count.parse().map(Level::Count).map_err(bad),
     }
 }
 
@@ -251,5 +243,15 @@ mod tests {
         assert_eq!(decode_context(encode_context(&context).as_bytes()), Some(context));
         assert_eq!(decode_context(b"AAAA"), None);
         assert_eq!(decode_context(b"!"), None);
+    }
+
+    #[test]
+    fn a_level_is_a_number_or_a_word() {
+        let read = |text| level("r", Some(text)).ok();
+        assert_eq!(level("r", None).ok(), Some(Level::Usual));
+        assert_eq!(["one", "2"].map(read), [Some(Level::Count(1)), Some(Level::Count(2))]);
+        assert_eq!(["quorum", "majority"].map(read), [Some(Level::Majority), Some(Level::Majority)]);
+        assert_eq!(["all", "local_zone"].map(read), [Some(Level::All), Some(Level::LocalZone)]);
+        assert_eq!(["", "most", "-1", "256"].map(read), [None, None, None, None]);
     }
 }

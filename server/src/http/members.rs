@@ -1,15 +1,15 @@
 //! Who is there, as this node knows it; and what pages say of their tabs.
 
 use axum::Json;
-use axum::body::Bytes;
+use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use qunlong_core::{Generation, NodeId, Refusal, membership};
+use qunlong_core::{Generation, NodeId, membership};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::error::{error, refused};
+use super::body::json_of;
+use super::error::{bad_request, refused};
 use super::{App, snapshot};
 
 /// All members that are known, with the epoch.
@@ -32,18 +32,19 @@ struct Farewell {
 }
 
 /// The page of a tab says that it is being closed: a browser brings that here also where it has ended the node already.
-pub(super) async fn farewell(State(app): State<App>, Path(member): Path<String>, body: Bytes) -> Response {
+pub(super) async fn farewell(
+    State(app): State<App>,
+    Path(member): Path<String>,
+    body: Body,
+) -> Result<Response, Response> {
     const FORM: &str = "a farewell is {\"generation\":N} to /v1/members/ID/farewell; an ID is 32 hexadecimal digits";
-    const BODY_MAX: usize = 1 << 10;
-    if body.len() > BODY_MAX {
-        return refused(&Refusal::TooLarge { limit: BODY_MAX as u32 });
-    }
-    let (Some(member), Ok(Farewell { generation })) = (NodeId::parse_hex(&member), serde_json::from_slice(&body))
-    else {
-        return error(StatusCode::BAD_REQUEST, "BAD_REQUEST", FORM);
-    };
+    let Some(member) = NodeId::parse_hex(&member) else { return Err(bad_request(FORM)) };
+    let Farewell { generation } = json_of(body, BODY_MAX, FORM).await?;
     match app.node.commands.request(membership::Op::Farewell { member, generation }.into()).await {
-        Ok(_) => Json(json!({ "outcome": "done" })).into_response(),
-        Err(refusal) => refused(&refusal),
+        Ok(_) => Ok(Json(json!({ "outcome": "done" })).into_response()),
+        Err(refusal) => Err(refused(&refusal)),
     }
 }
+
+/// More would be no farewell.
+const BODY_MAX: usize = 1 << 10;

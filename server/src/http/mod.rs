@@ -3,31 +3,33 @@
 //! Every request passes [`policy`]: the Host must be one of this node's names and an Origin, if there is one, a
 //! server's of this cluster. There are no cookies, so a foreign page has nothing to borrow.
 
+mod body;
 mod demo;
 mod error;
 mod kv;
 mod members;
 mod namespaces;
 mod openapi;
+mod parameters;
 mod policy;
 mod registers;
 mod topology;
 mod trace;
+mod upgrade;
+mod watch;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, to_bytes};
-use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::header::ACCEPT;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, delete, get, post, put};
 use axum::{Json, Router, middleware};
-use qunlong_core::{Bytes, Refusal, key, limits, namespace};
+use qunlong_core::{Bytes, Refusal, key, namespace};
 use serde_json::{Value, json};
 use tower_http::services::ServeDir;
 
@@ -35,6 +37,7 @@ use crate::driver::{Handle, Snapshot};
 use crate::link;
 use crate::store::Counters;
 pub(crate) use policy::{Policy, keep_policy_current};
+use upgrade::Upgrade;
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -73,6 +76,7 @@ routes! {
     put "/v1/registers/{*key}" => registers::write;
     post "/v1/registers/{*key}" => registers::post;
     delete "/v1/registers/{*key}" => registers::delete;
+    get "/v1/watch" => watch::watch;
     get "/v1/namespaces" => namespaces::list;
     put "/v1/namespaces/{name}" => namespaces::create;
     get "/v1/members" => members::list;
@@ -109,21 +113,8 @@ async fn no_dashboard() -> Response {
     TEXT.into_response()
 }
 
-async fn link_socket(State(app): State<App>, upgrade: WebSocketUpgrade) -> Response {
-    limited(upgrade).on_upgrade(move |socket| link::accept(socket, app.node.link_context))
-}
-
-/// The library's own limits are far too large.
-fn limited(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
-    upgrade
-        .max_message_size(limits::FRAME_BYTES)
-        .max_frame_size(limits::FRAME_BYTES)
-        .max_write_buffer_size(4 * limits::FRAME_BYTES)
-}
-
-/// The deadline that a request asks for, in milliseconds.
-fn within(timeout: Option<u64>) -> Option<qunlong_core::Duration> {
-    timeout.map(|ms| qunlong_core::Duration::millis(ms.min(limits::DEADLINE_MAX.as_millis())))
+async fn link_socket(State(app): State<App>, Upgrade(upgrade): Upgrade) -> Response {
+    upgrade.on_upgrade(move |socket| link::accept(socket, app.node.link_context))
 }
 
 /// A key of the namespace that a request names, if it names one.
@@ -138,13 +129,6 @@ fn outside(key: &Bytes) -> String {
 
 fn wants_json(headers: &HeaderMap) -> bool {
     headers.get(ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(b"application/json"))
-}
-
-/// A value is the raw body.
-async fn value_of(body: Body) -> Result<Bytes, Response> {
-    let bytes = to_bytes(body, limits::VALUE_BYTES).await;
-    let bytes = bytes.map_err(|_| error::refused(&Refusal::TooLarge { limit: limits::VALUE_BYTES as u32 }))?;
-    Ok(Bytes::from(&bytes[..]))
 }
 
 async fn snapshot(app: &App) -> Result<Snapshot, Response> {

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use axum::Json;
-use axum::body::Bytes;
+use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -16,6 +16,7 @@ use qunlong_core::{Outcome as AnyOutcome, Refusal};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::body::json_of;
 use super::error::{error, refused};
 use super::{App, snapshot};
 
@@ -23,6 +24,8 @@ use super::{App, snapshot};
 const PATIENCE: Duration = Duration::from_secs(15);
 /// How often it is looked for meanwhile.
 const LOOK: Duration = Duration::from_millis(20);
+/// More would be no wish.
+const BODY_MAX: usize = 1 << 10;
 
 /// All of them, those included that are always there.
 pub(super) async fn list(State(app): State<App>) -> Result<Json<Value>, Response> {
@@ -47,12 +50,9 @@ struct Wish {
 }
 
 /// Creates one, or finds that it is there.
-pub(super) async fn create(State(app): State<App>, Path(name): Path<String>, body: Bytes) -> Response {
+pub(super) async fn create(State(app): State<App>, Path(name): Path<String>, body: Body) -> Result<Response, Response> {
     const FORM: &str = "a namespace is {\"mode\":\"eventual\", \"quorum\", \"atomic\" or \"consensus\",\"replicas\":N}";
-    let wish: Wish = match serde_json::from_slice(&body) {
-        Ok(wish) => wish,
-        Err(problem) => return error(StatusCode::BAD_REQUEST, "BAD_REQUEST", &format!("{problem}; {FORM}")),
-    };
+    let wish: Wish = json_of(body, BODY_MAX, FORM).await?;
     let namespace = Namespace { mode: wish.mode, replicas: wish.replicas };
     let until = Instant::now() + PATIENCE;
     loop {
@@ -60,21 +60,19 @@ pub(super) async fn create(State(app): State<App>, Path(name): Path<String>, bod
         let answer = match app.node.commands.request(Op::Change { steps }.into()).await {
             Ok(AnyOutcome::Topology(Outcome::Begun { epoch })) => Ok(Some(epoch)),
             Err(Refusal::NoChange) => Ok(None),
-            Ok(_) => return error(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", "an answer to another question"),
+            Ok(_) => return Err(error(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", "an answer to another question")),
             Err(refusal) => Err(refusal),
         };
         match answer {
             Ok(epoch) => {
-                if let Err(response) = known_here(&app, &name, until).await {
-                    return response;
-                }
-                return Json(json!({ "outcome": "done", "name": name, "mode": wish.mode, "epoch": epoch }))
-                    .into_response();
+                known_here(&app, &name, until).await?;
+                let body = json!({ "outcome": "done", "name": name, "mode": wish.mode, "epoch": epoch });
+                return Ok(Json(body).into_response());
             }
             Err(Refusal::ConfigChangeInProgress { .. } | Refusal::NotAVoter) if Instant::now() < until => {
                 tokio::time::sleep(LOOK).await;
             }
-            Err(refusal) => return refused(&refusal),
+            Err(refusal) => return Err(refused(&refusal)),
         }
     }
 }

@@ -168,7 +168,7 @@ fn in_the_usual_form(status: StatusCode) -> Response {
     let (code, message) = match status {
         StatusCode::NOT_FOUND => ("NOT_FOUND", "there is no such resource"),
         StatusCode::METHOD_NOT_ALLOWED => ("METHOD_NOT_ALLOWED", "the resource does not take this method"),
-        _ => ("BAD_REQUEST", "the request's path, query or headers do not make sense"),
+        _ => ("BAD_REQUEST", "the request's path makes no sense: what its percent signs stand for must be UTF-8"),
     };
     error(status, code, message)
 }

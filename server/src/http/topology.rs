@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use axum::Json;
-use axum::body::Bytes;
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -11,11 +11,12 @@ use qunlong_core::cluster::ClusterConfig;
 use qunlong_core::member::State as MemberState;
 use qunlong_core::roster::Roster;
 use qunlong_core::topology::{Followed, Op, Outcome, Step, spare_servers};
-use qunlong_core::{NodeId, Outcome as AnyOutcome, Refusal};
+use qunlong_core::{NodeId, Outcome as AnyOutcome, Refusal, limits};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::error::{error, refused};
+use super::body::json_of;
+use super::error::{bad_request, error, refused};
 use super::{App, snapshot};
 use crate::driver::Snapshot;
 
@@ -122,16 +123,28 @@ struct Wishes {
 const BODY_MAX: usize = 64 << 10;
 
 /// Begins a change, or gives up the one under way.
-pub(super) async fn change_it(State(app): State<App>, body: Bytes) -> Response {
+pub(super) async fn change_it(State(app): State<App>, body: Body) -> Result<Response, Response> {
     const FORM: &str = "a change is {\"steps\":[…]} of {\"add\":ID}, {\"remove\":ID}, \
                         {\"weigh\":{\"member\":ID,\"weight\":N}} or \"abort\"; an ID is 32 hexadecimal digits";
-    if body.len() > BODY_MAX {
-        return refused(&Refusal::TooLarge { limit: BODY_MAX as u32 });
+    let steps = steps_of(&json_of(body, BODY_MAX, FORM).await?).map_err(|message| bad_request(&message))?;
+    match app.node.commands.request(Op::Change { steps }.into()).await {
+        Ok(AnyOutcome::Topology(Outcome::Begun { epoch })) => {
+            Ok(Json(json!({ "outcome": "done", "epoch": epoch })).into_response())
+        }
+        Ok(AnyOutcome::Topology(Outcome::Learning { epoch, newcomers })) => {
+            let answer = Json(json!({ "outcome": "learning", "epoch": epoch, "newcomers": newcomers }));
+            Ok((StatusCode::ACCEPTED, answer).into_response())
+        }
+        Ok(_) => Err(error(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", "an answer to another question")),
+        Err(refusal) => Err(refused(&refusal)),
     }
-    let wishes: Wishes = match serde_json::from_slice(&body) {
-        Ok(wishes) => wishes,
-        Err(problem) => return error(StatusCode::BAD_REQUEST, "BAD_REQUEST", &format!("{problem}; {FORM}")),
-    };
+}
+
+/// The steps that are wished for, or why they cannot be. Whoever carries them out looks at no more than so many.
+fn steps_of(wishes: &Wishes) -> Result<Vec<Step>, String> {
+    if wishes.steps.len() > limits::STORAGE_MEMBERS {
+        return Err(format!("a change has at most {} steps, not {}", limits::STORAGE_MEMBERS, wishes.steps.len()));
+    }
     let weight = |member| wishes.weights.get(&member).copied().unwrap_or(1);
     let steps = wishes.steps.iter().map(|wish| match *wish {
         Wish::Add(member) => Step::Add { member, weight: weight(member) },
@@ -139,18 +152,7 @@ pub(super) async fn change_it(State(app): State<App>, body: Bytes) -> Response {
         Wish::Weigh { member, weight } => Step::Weight { member, weight },
         Wish::Abort => Step::GiveUp,
     });
-    let steps = steps.collect();
-    match app.node.commands.request(Op::Change { steps }.into()).await {
-        Ok(AnyOutcome::Topology(Outcome::Begun { epoch })) => {
-            Json(json!({ "outcome": "done", "epoch": epoch })).into_response()
-        }
-        Ok(AnyOutcome::Topology(Outcome::Learning { epoch, newcomers })) => {
-            let answer = Json(json!({ "outcome": "learning", "epoch": epoch, "newcomers": newcomers }));
-            (StatusCode::ACCEPTED, answer).into_response()
-        }
-        Ok(_) => error(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", "an answer to another question"),
-        Err(refusal) => refused(&refusal),
-    }
+    Ok(steps.collect())
 }
 
 /// What a recovery is asked for with.
@@ -164,24 +166,35 @@ struct Survivors {
 }
 
 /// Begins a new cluster with what survivors hold.
-pub(super) async fn recover(State(app): State<App>, body: Bytes) -> Response {
+pub(super) async fn recover(State(app): State<App>, body: Body) -> Result<Response, Response> {
     const FORM: &str = "a recovery is {\"survivors\":[ID,…],\"accept_loss\":true}; an ID is 32 hexadecimal digits";
-    if body.len() > BODY_MAX {
-        return refused(&Refusal::TooLarge { limit: BODY_MAX as u32 });
-    }
-    let wish: Survivors = match serde_json::from_slice(&body) {
-        Ok(wish) => wish,
-        Err(problem) => return error(StatusCode::BAD_REQUEST, "BAD_REQUEST", &format!("{problem}; {FORM}")),
-    };
+    let wish: Survivors = json_of(body, BODY_MAX, FORM).await?;
     if !wish.accept_loss {
         let message = "what only the others hold is lost for good; say \"accept_loss\":true if that is wanted";
-        return error(StatusCode::BAD_REQUEST, "LOSS_NOT_ACCEPTED", message);
+        return Err(error(StatusCode::BAD_REQUEST, "LOSS_NOT_ACCEPTED", message));
     }
     match app.node.commands.request(Op::Recover { survivors: wish.survivors }.into()).await {
         Ok(AnyOutcome::Topology(Outcome::Recovered { cluster, epoch })) => {
-            Json(json!({ "outcome": "done", "cluster": cluster, "epoch": epoch })).into_response()
+            Ok(Json(json!({ "outcome": "done", "cluster": cluster, "epoch": epoch })).into_response())
         }
-        Ok(_) => error(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", "an answer to another question"),
-        Err(refusal) => refused(&refusal),
+        Ok(_) => Err(error(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", "an answer to another question")),
+        Err(refusal) => Err(refused(&refusal)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_step_of_a_change_is_left_out() {
+        let wishes = |count: usize| {
+            let steps = (0..count).map(|_| Wish::Remove(NodeId::small(1))).collect();
+            Wishes { steps, weights: BTreeMap::new() }
+        };
+        let all = steps_of(&wishes(limits::STORAGE_MEMBERS)).expect("just as many as there may be");
+        assert_eq!(all.len(), limits::STORAGE_MEMBERS);
+        let refused = steps_of(&wishes(limits::STORAGE_MEMBERS + 1)).expect_err("one too many");
+        assert_eq!(refused, "a change has at most 1024 steps, not 1025");
     }
 }

@@ -7,36 +7,34 @@ use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::time::Duration;
 
-use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
-use axum::extract::{Query, State};
+use axum::extract::State;
+use axum::extract::ws::{Message, WebSocket};
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::{Stream, StreamExt, stream};
 use qunlong_core::lift::EventKind;
 use qunlong_core::{Event, limits};
-use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{App, limited};
+use super::App;
+use super::error::bad_request;
+use super::parameters::Parameters;
+use super::upgrade::Upgrade;
 
 /// The dashboard's batches leave this often.
 const BATCH: Duration = Duration::from_millis(33);
 /// Events of one batch; more wait for the next.
 const BATCH_EVENTS: usize = 2_000;
 
-/// Which events a subscriber wants.
-#[derive(Debug, Deserialize)]
-pub(super) struct Filter {
-    /// Families separated by commas: `node`, `message`, `membership`, `topology`, `kv`. All when absent.
-    kinds: Option<String>,
-}
+/// What events are filtered by: each belongs to one of these.
+const FAMILIES: [&str; 6] = ["node", "message", "membership", "topology", "kv", "registers"];
 
-pub(super) async fn events(State(app): State<App>, Query(filter): Query<Filter>) -> Response {
-    let kinds: Option<BTreeSet<String>> =
-        filter.kinds.map(|kinds| kinds.split(',').map(|kind| kind.trim().to_owned()).collect());
+pub(super) async fn events(State(app): State<App>, parameters: Parameters) -> Result<Response, Response> {
+    let [kinds] = parameters.of(["kinds"])?;
+    let kinds = kinds.as_deref().map(families).transpose().map_err(|message| bad_request(&message))?;
     let wanted = move |event: &Event| kinds.as_ref().is_none_or(|kinds| kinds.contains(family(&event.kind)));
     let told = subscribe(app.node.trace.subscribe()).filter_map(move |told| {
         let event = match told {
@@ -46,11 +44,20 @@ pub(super) async fn events(State(app): State<App>, Query(filter): Query<Filter>)
         };
         std::future::ready(event.map(Ok::<_, Infallible>))
     });
-    Sse::new(told).keep_alive(KeepAlive::default()).into_response()
+    Ok(Sse::new(told).keep_alive(KeepAlive::default()).into_response())
 }
 
-pub(super) async fn socket(State(app): State<App>, upgrade: WebSocketUpgrade) -> Response {
-    limited(upgrade).on_upgrade(move |socket| feed(socket, app.node.trace.subscribe()))
+/// The families that `kinds` names, separated by commas, or why it names none.
+fn families(kinds: &str) -> Result<BTreeSet<&'static str>, String> {
+    let one = |kind: &str| {
+        let known = FAMILIES.into_iter().find(|family| *family == kind.trim());
+        known.ok_or_else(|| format!("kinds are {}, separated by commas; {kind:?} is none", FAMILIES.join(", ")))
+    };
+    kinds.split(',').map(one).collect()
+}
+
+pub(super) async fn socket(State(app): State<App>, Upgrade(upgrade): Upgrade) -> Response {
+    upgrade.on_upgrade(move |socket| feed(socket, app.node.trace.subscribe()))
 }
 
 enum Told {
@@ -68,7 +75,7 @@ fn subscribe(events: broadcast::Receiver<Event>) -> impl Stream<Item = Told> {
     })
 }
 
-/// The family an event belongs to, for filters.
+/// The family that an event belongs to: one of [`FAMILIES`].
 fn family(kind: &EventKind) -> &'static str {
     match kind {
         EventKind::Started | EventKind::Slept { .. } | EventKind::DiskFull { .. } => "node",
@@ -134,4 +141,27 @@ fn encode(batch: &[Event]) -> Vec<Vec<u8>> {
     }
     let (left, right) = batch.split_at(batch.len() / 2);
     [encode(left), encode(right)].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The compiler sees to it that every event has a family, and this that the family can be asked for.
+    #[test]
+    fn every_family_is_listed() {
+        let code = include_str!("trace.rs").split("fn family(").nth(1).and_then(|rest| rest.split("\n}").next());
+        let told: Vec<&str> = code.expect("it is there").split('"').skip(1).step_by(2).collect();
+        assert_eq!(told, FAMILIES);
+    }
+
+    #[test]
+    fn kinds_that_there_are_not_are_refused() {
+        assert_eq!(families("kv, membership"), Ok(BTreeSet::from(["kv", "membership"])));
+        assert_eq!(families(&FAMILIES.join(",")), Ok(BTreeSet::from(FAMILIES)));
+        for kinds in ["nonsense", "", "kv,", "kv membership", "KV"] {
+            let refused = families(kinds).expect_err("it is none");
+            assert!(FAMILIES.iter().all(|family| refused.contains(family)), "{refused}");
+        }
+    }
 }

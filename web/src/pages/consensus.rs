@@ -157,8 +157,8 @@ fn Register(props: &RegisterProps) -> Html {
 fn message(screen: &Screen, told: &Told) -> Html {
     let texts = screen.texts();
     match told {
-        // Nothing here asks for a listing.
-        Told::Nothing | Told::Done(Ok(Outcome::Listed { .. })) => Html::default(),
+        // Nothing here asks for a listing or watches.
+        Told::Nothing | Told::Done(Ok(Outcome::Listed { .. } | Outcome::Watched { .. })) => Html::default(),
         Told::Working => html! { <p class="told">{ texts.working }</p> },
         Told::NoNode => html! { <p class="told bad">{ texts.keys_need_node }</p> },
         Told::Many(done) => html! { <p class="told good">{ format!("✓ {} · {done} / {BURST}", texts.done) }</p> },
