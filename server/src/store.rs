@@ -8,8 +8,10 @@
 //! reserve is given up for it, and the node is told, so that it takes in nothing new while what it has already begun
 //! can still be finished. Once the reserve can be laid by again, there is room again, and the node is told that.
 //!
-//! When the segment has grown to several times its checkpoint, the latest record of each key goes to the next
-//! segment; the old one is removed once the new one and the folder's entry are durable.
+//! When the segment has grown to several times its checkpoint, the latest record of each key goes to the next one, which
+//! is written beside all that (`compaction.rs`).
+
+mod compaction;
 
 use std::collections::VecDeque;
 use std::fs;
@@ -28,6 +30,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::failure::{EXIT_DISK, Failure};
 use crate::files::{Files, OpenFile, SystemFiles};
 use crate::identity::Identity;
+use compaction::{Compaction, staged};
 
 /// A segment is compacted beyond this and [`GROWTH`] times its checkpoint, whichever is larger.
 const COMPACT_BYTES: u64 = 16 << 20;
@@ -77,6 +80,8 @@ pub(crate) struct Store {
     /// The segment is compacted beyond this length.
     compact_at: u64,
     sealed: bool,
+    /// The compaction that is under way.
+    compaction: Option<Compaction>,
     /// Whether the reserve is spent.
     full: bool,
     counters: Arc<Counters>,
@@ -126,6 +131,7 @@ impl Store {
         } else {
             return Err(storage_lost(dir, "there is a journal, and no key beside it"));
         };
+        opened.store.remove_if_there(&staged(dir))?;
         opened.store.lay_by_reserve()?;
         Ok(opened)
     }
@@ -159,6 +165,7 @@ impl Store {
             length,
             compact_at: compact_at(length),
             sealed: true,
+            compaction: None,
             full: false,
             counters: Arc::default(),
             _lock: lock,
@@ -193,6 +200,7 @@ impl Store {
             // How much of it is its checkpoint is unknown after a restart: half is a guess that compacts in time.
             compact_at: compact_at(length / 2),
             sealed: true,
+            compaction: None,
             full: false,
             counters: Arc::default(),
             _lock: lock,
@@ -233,13 +241,17 @@ impl Store {
                     Ok(batch) => backlog.push_back(batch),
                     Err(RecvTimeoutError::Timeout) => {
                         self.seal()?;
+                        self.compact_in_turn()?;
                         if self.full {
                             self.lay_by_reserve()?;
                             say_full(self.full);
                         }
                         continue;
                     }
-                    Err(RecvTimeoutError::Disconnected) => return self.seal(),
+                    Err(RecvTimeoutError::Disconnected) => {
+                        self.give_up_compaction()?;
+                        return self.seal();
+                    }
                 }
             }
             backlog.extend(batches.try_iter());
@@ -258,12 +270,14 @@ impl Store {
             }
             self.counters.records.fetch_add(records.len() as u64, Ordering::Relaxed);
             let _ = words.send(Word::Durable(id));
+            if let Some(compaction) = &mut self.compaction {
+                compaction.extend(records);
+            }
             if self.full {
                 self.lay_by_reserve()?;
                 say_full(self.full);
-            } else if self.length > self.compact_at {
-                self.compact()?;
             }
+            self.compact_in_turn()?;
         }
     }
 
@@ -342,37 +356,6 @@ impl Store {
             return Ok(());
         }
         self.files.remove(path).map_err(|error| Failure::io("remove", path, &error))
-    }
-
-    fn compact(&mut self) -> Result<(), Failure> {
-        let before = self.length;
-        let bytes = self.files.read(&self.path).map_err(|error| Failure::io("read", &self.path, &error))?;
-        let recovered = journal::recover(&bytes, &self.identity).map_err(|error| corrupt(&self.path, error))?;
-        if recovered.torn > 0 {
-            // What was just written and synced does not read back: nothing may be thrown away on its word.
-            return Err(corrupt(&self.path, JournalError::Damaged { at: recovered.length }));
-        }
-        let records = journal::latest(recovered.records);
-        let (writer, bytes) = journal::create(&self.identity, self.number + 1, &records);
-        let path = segment(&self.dir, self.number + 1);
-        let file = match write_file(&*self.files, &path, &bytes) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
-                tracing::warn!("no room to compact the journal; it grows on");
-                self.compact_at = self.length + COMPACT_RETRY_BYTES;
-                return self.remove_if_there(&path);
-            }
-            Err(error) => return Err(Failure::io("write", &path, &error)),
-        };
-        sync_dir(&*self.files, &self.dir)?;
-        self.files.remove(&self.path).map_err(|error| Failure::io("remove", &self.path, &error))?;
-        // Or the old one could come back after a power cut, and be believed if the new one is damaged.
-        sync_dir(&*self.files, &self.dir)?;
-        self.length = bytes.len() as u64;
-        (self.file, self.path, self.writer) = (file, path, writer);
-        (self.number, self.compact_at, self.sealed) = (self.number + 1, compact_at(self.length), true);
-        tracing::info!(before, after = self.length, "compacted the journal");
-        Ok(())
     }
 }
 

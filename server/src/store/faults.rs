@@ -273,9 +273,14 @@ fn live(files: &Faulty) -> (u64, Result<(), Failure>) {
                         Err(Unwritten::NoRoom) => panic!("there is room"),
                     }
                 }
+                if let Some(compaction) = &mut store.compaction {
+                    compaction.extend(vec![record(6 * start + n)]);
+                }
                 match n {
                     2 => store.seal()?,
-                    4 => store.compact()?,
+                    // The fourth is in what is written beside, the fifth is appended meanwhile.
+                    4 => store.begin_compaction_and_wait(),
+                    5 => store.end_it()?,
                     _ => (),
                 }
             }
