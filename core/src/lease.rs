@@ -278,7 +278,12 @@ impl Contender {
     ///
     /// If what it holds is no lock: it is left alone, and so should be the register.
     pub fn on_read(&mut self, now: Instant, version: u64, value: Option<&[u8]>) -> Result<(), NotALock> {
-        if self.end.is_some() || version < self.seen {
+        if self.end.is_some() {
+            return Ok(());
+        }
+        if version < self.seen {
+            // Late, or of a cluster that was recovered without the last of it: to be looked at again, and not at once.
+            self.rest_until = now + self.look_every();
             return Ok(());
         }
         let held = match self.phase {

@@ -265,7 +265,7 @@ impl fmt::Display for Refusal {
             Self::BadLevel { replicas } => {
                 write!(
                     f,
-                    "with {replicas} replicas, R and W must lie between {} and {replicas}",
+                    "with {replicas} replicas, R and W must lie between {} and {replicas}; from 1 on in namespaces of mode eventual",
                     crate::quorum::majority(*replicas)
                 )
             }

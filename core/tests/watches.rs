@@ -292,3 +292,48 @@ fn what_lasts_is_told_whatever_happens() {
         }
     }
 }
+
+/// A beginning is told as all there is only once all of it has been listed and read, however often that is begun anew.
+#[test]
+fn a_part_is_not_told_as_all_there_is() {
+    let mut sim = cluster(6, 5);
+    let keys: Vec<Bytes> = (0..8).map(|n| key(&format!("k{n}"))).collect();
+    for key in &keys {
+        ask(&mut sim, 0, put(key, "x")).expect("done");
+    }
+    // Whoever watches gets no page of the listing for a while, and is in doubt again meanwhile.
+    sim.withhold(3, MessageKind::ListReply, true);
+    let mut all = [Follower::new(3, key("k"), true)];
+    for n in 0..4 {
+        run(&mut sim, &mut all, Duration::millis(500));
+        sim.network.cut(3, n % 3);
+        run(&mut sim, &mut all, Duration::millis(300));
+        sim.network.heal_all();
+        ask(&mut sim, 0, put(&keys[0], &n.to_string())).expect("done");
+        sim.crash(4);
+        sim.start(4);
+    }
+    assert_eq!(all[0].told, 0, "it cannot know yet what there is");
+    sim.withhold(3, MessageKind::ListReply, false);
+    run(&mut sim, &mut all, Duration::secs(10));
+    assert_eq!((all[0].resyncs, all[0].seen.len()), (1, keys.len()));
+}
+
+/// What nobody asks for any more is not followed any more, also if it changes all the time.
+#[test]
+fn a_feed_that_nobody_wants_makes_room() {
+    let mut sim = cluster(7, 3);
+    let watch = |n: usize| Watched { key: key(&format!("k{n}")), is_prefix: false };
+    for n in 0..qunlong_core::limits::FEEDS {
+        ask(&mut sim, 1, Op::Watch { watched: watch(n), after: None, within: None }).expect("it is told");
+    }
+    let one_more = |sim: &mut Sim| ask(sim, 1, Op::Watch { watched: watch(999), after: None, within: None });
+    assert_eq!(one_more(&mut sim), Err(Refusal::Overloaded));
+    for n in 0..8 {
+        for busy in 0..qunlong_core::limits::FEEDS {
+            ask(&mut sim, 0, put(&watch(busy).key, &n.to_string())).expect("done");
+        }
+        sim.run_for(Duration::secs(10));
+    }
+    assert!(one_more(&mut sim).is_ok(), "nobody has asked for the others for more than a minute");
+}

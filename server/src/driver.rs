@@ -103,7 +103,7 @@ impl Commands {
         let reads = matches!(
             op,
             Op::Kv(kv::Op::Get { .. } | kv::Op::List { .. })
-                | Op::Registers(registers::Op::Get { .. } | registers::Op::List { .. })
+                | Op::Registers(registers::Op::Get { .. } | registers::Op::List { .. } | registers::Op::Watch { .. })
         );
         self.0.try_send(Command::Request { op, reply }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Refusal::Overloaded,

@@ -261,6 +261,7 @@ impl Store {
                 while let Err(unwritten) = self.append(&bytes) {
                     match unwritten {
                         Unwritten::Failed(failure) => return Err(failure),
+                        Unwritten::NoRoom if self.make_room()? => (),
                         Unwritten::NoRoom if self.spend_reserve()? => say_full(true),
                         // What was to be written was never acknowledged, and now nobody waits for it.
                         Unwritten::NoRoom if !wait_for_room(batches, &mut backlog) => return Ok(()),
@@ -278,6 +279,7 @@ impl Store {
                 say_full(self.full);
             }
             self.compact_in_turn()?;
+            say_full(self.full);
         }
     }
 

@@ -184,7 +184,7 @@ pub fn Help(screen: &Screen) -> Html {
         });
     }
     let rows = [
-        ("1 – 6", texts.help_screens),
+        ("1 – 7", texts.help_screens),
         ("␣", texts.help_pause),
         (".", texts.help_step),
         ("[  ]", texts.help_speed),

@@ -655,7 +655,9 @@ pub fn refusal(language: Language, refusal: &Refusal) -> String {
         Refusal::StaleRound { mine, theirs } => {
             format!("消息发出之后删除记录已被清理：消息属于第 {} 轮，副本在第 {} 轮；请重试", theirs.0, mine.0)
         }
-        Refusal::BadLevel { replicas } => format!("共有 {replicas} 个副本，R 与 W 必须过半且不超过 {replicas}"),
+        Refusal::BadLevel { replicas } => {
+            format!("共有 {replicas} 个副本，R 与 W 必须过半且不超过 {replicas}（eventual 模式可从 1 起）")
+        }
         Refusal::TooLarge { limit } => format!("超过 {limit} 字节的上限"),
         Refusal::TooManySiblings => "并发版本太多；请先读取，再带着上下文写入".to_owned(),
         Refusal::InvalidContext => "上下文提到了从未发生的写入；请使用读取所得的上下文".to_owned(),

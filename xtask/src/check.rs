@@ -17,7 +17,7 @@ pub struct Arguments {
 /// A step: its name and what it runs.
 type Step = (&'static str, fn() -> Result<(), Failure>);
 
-const STEPS: [Step; 23] = [
+const STEPS: [Step; 24] = [
     ("set-up", set_up),
     ("format", || run(cargo(["fmt", "--all", "--check"]), "cargo fmt")),
     ("lints", || run(cargo(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]), "cargo clippy")),
@@ -48,6 +48,7 @@ const STEPS: [Step; 23] = [
     ("real processes, clients of Redis", || whole_system("resp")),
     ("real processes, locks", || whole_system("locks")),
     ("real processes, watches", || whole_system("watches")),
+    ("real processes, recipes", || whole_system("recipes")),
     ("real processes, other owners", || whole_system("epochs")),
     ("real processes, bad disks", || whole_system("disks")),
     ("real processes under faults", || {
@@ -71,6 +72,7 @@ fn set_up() -> Result<(), Failure> {
     setup::rust_target("wasm32-unknown-unknown")?;
     setup::rust_target("thumbv7em-none-eabihf")?;
     setup::program("redis-cli", "redis-tools")?;
+    setup::program("curl", "curl")?;
     setup::chromium().map(drop)
 }
 

@@ -2,6 +2,8 @@
 //!
 //! A picture of every screen is kept under `target/screens`.
 
+#[path = "hybrid/namespaces.rs"]
+mod namespaces;
 mod support;
 
 use std::path::PathBuf;
@@ -50,9 +52,12 @@ async fn my_id(tab: &Tab) -> String {
 
 /// Whether the epoch, as a server knows it, is settled and gives this member a seat, and a vote.
 fn has_seat(node: &Process, name: &str) -> bool {
-    let topology = node.topology().filter(|topology| topology["state"] == "settled").unwrap_or_default();
-    let seats = topology["seats"].as_array().cloned().unwrap_or_default();
-    seats.iter().any(|seat| seat["name"] == name && seat["partitions"].as_u64() > Some(0))
+    node.topology().is_some_and(|topology| gives_seat(&topology, name))
+}
+
+fn gives_seat(topology: &Value, name: &str) -> bool {
+    let mut seats = topology["seats"].as_array().into_iter().flatten();
+    topology["state"] == "settled" && seats.any(|seat| seat["name"] == name && seat["partitions"].as_u64() > Some(0))
 }
 
 /// Writes a key on the Keys screen of a tab and waits for the node's answer.
@@ -310,6 +315,13 @@ async fn every_screen_in_both_languages_and_themes() {
             assert_eq!(tab.eval("document.documentElement.lang").await, json!(language));
             assert_eq!(tab.eval("document.documentElement.dataset.theme").await, json!(theme));
             assert!(!tab.text("main").await.is_empty(), "{screen} shows something");
+            let panels = match screen {
+                "keys" => ".namespaces, .quorum",
+                "consensus" => ".namespaces",
+                _ => "main",
+            };
+            let shown = format!("'{panels}'.split(', ').every((panel) => document.querySelector(panel))");
+            assert_eq!(tab.eval(&shown).await, json!(true), "{screen} has {panels}");
         }
     }
     // The key sheet opens with ? and closes with its button, and then the keys work.

@@ -32,6 +32,7 @@ use crate::id::{NodeId, RequestId};
 use crate::limits;
 use crate::namespace::Mode;
 use crate::protocol::{Ctx, Effects};
+use crate::quorum::majority;
 use crate::refusal::Refusal;
 use crate::time::{Duration, Instant};
 
@@ -41,6 +42,8 @@ const RENEWAL: Duration = Duration::secs(2);
 const DOUBT: Duration = Duration::millis(50);
 /// A feed that nobody asks for is given up after this.
 const IDLE: Duration = Duration::secs(60);
+/// Of each feed, how many reads that failed are tried again with a renewal.
+const RETRIES: usize = limits::FEED_READS / 4;
 /// What keeping a register costs beside its key and value.
 const OVERHEAD: usize = 128;
 
@@ -82,9 +85,15 @@ pub(super) struct Feeds {
     /// Counts the lists of what is watched.
     list: u64,
     owners: BTreeMap<NodeId, Heard>,
-    /// Whether everything is to be read again.
+    /// Whether what is watched is to be read again.
     doubt: bool,
+    /// Only feeds that came after this list.
+    doubted: Option<u64>,
     reads: usize,
+    /// Whose turn it is to have its registers read.
+    turn: usize,
+    /// Whether the owners are about to be asked again.
+    is_due: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -100,11 +109,15 @@ struct Heard {
     list: u64,
     count: Count,
     said: u64,
+    /// When it was heard last.
+    at: Instant,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Feed {
     number: u64,
+    /// The first list that it is in.
+    list: u64,
     known: BTreeMap<Bytes, Known>,
     /// Registers in the order in which they last changed.
     order: BTreeMap<u64, Bytes>,
@@ -119,6 +132,8 @@ struct Feed {
     /// Reads that failed, to be tried again with the next renewal.
     failed: BTreeSet<Bytes>,
     listing: Listing,
+    /// Whether a listing has ever come to its end.
+    is_listed: bool,
     /// What the first look has not read yet; `None` once it has all.
     first: Option<BTreeSet<Bytes>>,
     used: Instant,
@@ -161,9 +176,11 @@ impl Feeds {
         };
         if !self.feeds.contains_key(&watched) {
             let number = cx.rng.next_u64();
-            self.feeds.insert(watched.clone(), Feed::new(number, cx.now.mono));
+            let before = self.list;
             self.count_list(cx);
+            self.feeds.insert(watched.clone(), Feed::new(number, self.list, cx.now.mono));
             self.subscribe(cx, fx);
+            self.doubted = Some(self.doubted.map_or(before, |doubted| doubted.min(before)));
             self.doubt(fx);
         }
         self.seq += 1;
@@ -195,16 +212,26 @@ impl Feeds {
     }
 
     /// Tells the owners what is watched here.
-    fn subscribe(&self, cx: &Ctx<'_>, fx: &mut Effects<Registers>) {
-        let Some(chosen) = cx.view.chosen.as_ref().filter(|_| !self.feeds.is_empty()) else { return };
+    fn subscribe(&mut self, cx: &Ctx<'_>, fx: &mut Effects<Registers>) {
+        if self.feeds.is_empty() {
+            return;
+        }
+        if !core::mem::replace(&mut self.is_due, true) {
+            fx.arm(RENEWAL, Timer::Feeds);
+        }
+        let Some(chosen) = &cx.view.chosen else { return };
         let owners: Vec<NodeId> = chosen.config.storage().collect();
         let watched = self.feeds.keys().cloned().collect();
         // What this node wants to hear.
         fx.send_all_now(owners, Msg::Watch { list: self.list, watched });
-        fx.arm(RENEWAL, Timer::Feeds);
     }
 
     /// Something may have been missed: everything is read again, a moment later.
+    fn doubt_all(&mut self, fx: &mut Effects<Registers>) {
+        self.doubted = Some(0);
+        self.doubt(fx);
+    }
+
     fn doubt(&mut self, fx: &mut Effects<Registers>) {
         if !self.doubt && !self.feeds.is_empty() {
             self.doubt = true;
@@ -212,17 +239,47 @@ impl Feeds {
         }
     }
 
-    pub(super) fn on_watching(&mut self, from: NodeId, list: u64, count: Count, fx: &mut Effects<Registers>) {
+    pub(super) fn on_watching(
+        &mut self,
+        cx: &Ctx<'_>,
+        from: NodeId,
+        (list, count): (u64, Count),
+        fx: &mut Effects<Registers>,
+    ) {
+        let at = cx.now.mono;
         match self.owners.get_mut(&from) {
-            Some(heard) if heard.count.since == count.since && heard.list >= list => {
-                heard.said = heard.said.max(count.hints);
+            Some(heard) if heard.count.since == count.since => {
+                (heard.said, heard.at) = (heard.said.max(count.hints), at);
+                let news = heard.list;
+                heard.list = news.max(list);
+                // Of what is new in its list it tells from now on; what it has accepted before, it has not told.
+                if self.feeds.values().any(|feed| feed.list > news && feed.list <= list) {
+                    self.doubted = Some(self.doubted.map_or(news, |doubted| doubted.min(news)));
+                    self.doubt(fx);
+                }
             }
             _ => {
-                // It tells from now on; what it has accepted before, it has not told.
-                self.owners.insert(from, Heard { list, count, said: count.hints });
-                self.doubt(fx);
+                // It tells from now on.
+                self.owners.insert(from, Heard { list, count, said: count.hints, at });
+                self.doubt_all(fx);
             }
         }
+    }
+
+    /// Whether so many owners of some partition have fallen silent that a change may have been accepted by those alone.
+    fn is_deaf(&self, cx: &Ctx<'_>) -> bool {
+        let Some(chosen) = &cx.view.chosen else { return false };
+        let is_heard = |owner: &&NodeId| {
+            self.owners.get(*owner).is_some_and(|heard| cx.now.mono.since(heard.at) < RENEWAL.times(3))
+        };
+        let is_deaf = |group: &[NodeId]| {
+            let (all, heard) = (group.len(), group.iter().filter(is_heard).count());
+            heard < all + 1 - usize::from(majority(all as u8))
+        };
+        chosen.partitions().any(|partition| {
+            let owners = chosen.owners(partition);
+            is_deaf(owners.current) || owners.next.is_some_and(is_deaf)
+        })
     }
 
     pub(super) fn on_touched(
@@ -236,12 +293,12 @@ impl Feeds {
         match self.owners.get_mut(&from) {
             Some(heard) if heard.count.since == count.since => {
                 let is_next = count.hints <= heard.count.hints + 1;
-                heard.count.hints = heard.count.hints.max(count.hints);
+                (heard.count.hints, heard.at) = (heard.count.hints.max(count.hints), cx.now.mono);
                 if !is_next {
-                    self.doubt(fx);
+                    self.doubt_all(fx);
                 }
             }
-            _ => self.doubt(fx),
+            _ => self.doubt_all(fx),
         }
         for (watched, feed) in &mut self.feeds {
             keys.iter().filter(|key| watched.is_of(key)).for_each(|key| feed.touch(key));
@@ -258,7 +315,8 @@ impl Feeds {
         fx: &mut Effects<Registers>,
     ) {
         self.doubt = false;
-        for (watched, feed) in &mut self.feeds {
+        let doubted = self.doubted.take().unwrap_or(0);
+        for (watched, feed) in self.feeds.iter_mut().filter(|(_, feed)| feed.list > doubted) {
             feed.look(cx, watched, listings, fx);
         }
         self.read(cx, coordinator, fx);
@@ -272,6 +330,7 @@ impl Feeds {
         listings: &mut Listings,
         fx: &mut Effects<Registers>,
     ) {
+        self.is_due = false;
         let wanted: BTreeSet<&Watched> = self.waiting.values().map(|waiting| &waiting.watched).collect();
         let before = self.feeds.len();
         self.feeds.retain(|watched, feed| {
@@ -288,14 +347,17 @@ impl Feeds {
             is_missing |= heard.said > heard.count.hints;
             heard.count.hints = heard.count.hints.max(heard.said);
         }
-        if is_missing {
-            self.doubt(fx);
+        if is_missing || self.is_deaf(cx) {
+            self.doubt_all(fx);
         }
         for (watched, feed) in &mut self.feeds {
-            let mut failed = core::mem::take(&mut feed.failed);
-            feed.due.append(&mut failed);
+            // Whatever has no majority now must not stand in the way of all else.
+            for _ in 0..RETRIES {
+                let Some(key) = feed.failed.pop_first() else { break };
+                feed.touch(&key);
+            }
             if feed.listing == Listing::Failed {
-                feed.look(cx, watched, listings, fx);
+                feed.list(cx, watched, listings, fx);
             }
         }
         self.subscribe(cx, fx);
@@ -306,7 +368,7 @@ impl Feeds {
     pub(super) fn start_over(&mut self, cx: &Ctx<'_>, fx: &mut Effects<Registers>) {
         self.owners.retain(|&owner, _| cx.view.chosen.as_ref().is_some_and(|chosen| chosen.config.seats(owner)));
         self.subscribe(cx, fx);
-        self.doubt(fx);
+        self.doubt_all(fx);
     }
 
     pub(super) fn on_link(&self, cx: &Ctx<'_>, peer: NodeId, up: bool, fx: &mut Effects<Registers>) {
@@ -342,7 +404,11 @@ impl Feeds {
 
     /// Begins as many reads as may be under way.
     fn read(&mut self, cx: &Ctx<'_>, coordinator: &mut Coordinator, fx: &mut Effects<Registers>) {
-        for feed in self.feeds.values_mut() {
+        // Each time another feed has its turn first.
+        let turn = self.turn % self.feeds.len().max(1);
+        self.turn = self.turn.wrapping_add(1);
+        let (first, last): (Vec<_>, Vec<_>) = self.feeds.values_mut().enumerate().partition(|(n, _)| *n >= turn);
+        for (_, feed) in first.into_iter().chain(last) {
             while self.reads < limits::FEED_READS {
                 let Some(key) = feed.due.pop_first() else { break };
                 if let Some(touched) = feed.reading.get_mut(&key) {
@@ -362,6 +428,7 @@ impl Feeds {
         let is_too_large = feed.bytes > limits::WATCHED_BYTES;
         let ready = |waiting: &Waiting| waiting.watched == *watched && (is_too_large || feed.has_news(waiting.after));
         let ready: Vec<u64> = self.waiting.iter().filter(|(_, waiting)| ready(waiting)).map(|(&seq, _)| seq).collect();
+        let is_wanted = !ready.is_empty();
         for seq in ready {
             let Some(waiting) = self.waiting.remove(&seq) else { continue };
             fx.disarm(Timer::Watch(seq));
@@ -372,7 +439,7 @@ impl Feeds {
         }
         if is_too_large {
             self.feeds.remove(watched);
-        } else if let Some(feed) = self.feeds.get_mut(watched) {
+        } else if let Some(feed) = self.feeds.get_mut(watched).filter(|_| is_wanted) {
             feed.used = cx.now.mono;
         }
     }
@@ -391,9 +458,10 @@ impl Feeds {
 }
 
 impl Feed {
-    fn new(number: u64, now: Instant) -> Self {
+    fn new(number: u64, list: u64, now: Instant) -> Self {
         Self {
             number,
+            list,
             known: BTreeMap::new(),
             order: BTreeMap::new(),
             last: 0,
@@ -403,12 +471,14 @@ impl Feed {
             reading: BTreeMap::new(),
             failed: BTreeSet::new(),
             listing: Listing::Failed,
+            is_listed: false,
             first: Some(BTreeSet::new()),
             used: now,
         }
     }
 
     fn touch(&mut self, key: &Bytes) {
+        self.failed.remove(key);
         match self.reading.get_mut(key) {
             Some(touched) => *touched = true,
             None => drop(self.due.insert(key.clone())),
@@ -424,12 +494,17 @@ impl Feed {
         let known: Vec<Bytes> =
             self.known.iter().filter(|(_, known)| known.value.is_some()).map(|(key, _)| key.clone()).collect();
         known.iter().for_each(|key| self.touch(key));
+        self.list(cx, watched, listings, fx);
+    }
+
+    /// Asks which registers there are.
+    fn list(&mut self, cx: &Ctx<'_>, watched: &Watched, listings: &mut Listings, fx: &mut Effects<Registers>) {
         if watched.is_prefix {
             self.listing = Listing::UnderWay;
             listings.look(cx, self.number, Wanted::all(watched.key.clone(), None), fx);
             return;
         }
-        self.listing = Listing::Done;
+        (self.listing, self.is_listed) = (Listing::Done, true);
         self.touch(&watched.key);
         if let Some(first) = &mut self.first {
             first.insert(watched.key.clone());
@@ -458,6 +533,7 @@ impl Feed {
             return listings.look(cx, self.number, Wanted::all(watched.key.clone(), next), fx);
         }
         let again = core::mem::replace(&mut self.listing, Listing::Done) == Listing::Again;
+        self.is_listed = true;
         if again {
             self.look(cx, watched, listings, fx);
         }
@@ -481,8 +557,7 @@ impl Feed {
 
     /// Whether everything was read once.
     fn begun(&mut self) {
-        let is_listed = matches!(self.listing, Listing::Done | Listing::Again);
-        if is_listed && self.first.as_ref().is_some_and(BTreeSet::is_empty) {
+        if self.is_listed && self.first.as_ref().is_some_and(BTreeSet::is_empty) {
             self.first = None;
         }
     }
@@ -575,7 +650,7 @@ mod tests {
     }
 
     fn feed() -> Feed {
-        Feed { first: None, ..Feed::new(7, Instant(0)) }
+        Feed { first: None, ..Feed::new(7, 1, Instant(0)) }
     }
 
     fn told(feed: &Feed, after: Option<Token>) -> (Vec<(Bytes, u64)>, Token, bool) {

@@ -1,8 +1,9 @@
 //! Which registers there are: every owner is asked, and a majority of each partition's owners has to answer.
 //!
 //! A listing says what owners have accepted, and is no linearizable read: of registers that are changed at the same time
-//! it may tell what they were before. What was chosen before it began it tells, because of each register the highest
-//! ballot among the answers counts.
+//! it may tell what they were before. Of each register the highest ballot among the answers counts: so it tells what was
+//! chosen before it began, or what was accepted after that, chosen or not. Feeds, which read what they are told of, are told
+//! of every register that some owner holds a value of.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -104,7 +105,8 @@ impl Listings {
 
     /// What is wanted, in keys as they are called inside the cluster.
     fn admit(&self, cx: &Ctx<'_>, wanted: Wanted) -> Result<Wanted, Refusal> {
-        if self.pending.len() >= limits::LISTINGS {
+        let of_clients = self.pending.values().filter(|listing| matches!(listing.asker, Asker::Client(_))).count();
+        if of_clients >= limits::LISTINGS {
             return Err(Refusal::Overloaded);
         }
         let namespaces = &cx.view.serving()?.config.namespaces;
@@ -118,14 +120,15 @@ impl Listings {
 
     /// Asks every storage member that has not answered.
     fn ask(&self, cx: &Ctx<'_>, seq: u64, fx: &mut Effects<Registers>) {
-        let (Some(listing), Some(chosen)) = (self.pending.get(&seq), &cx.view.chosen) else { return };
+        let Some(listing) = self.pending.get(&seq) else { return };
+        let left = listing.deadline.since(cx.now.mono).max(Duration::millis(1));
+        fx.arm(cx.config.kv.retry.min(left), Timer::List(seq));
+        let Some(chosen) = &cx.view.chosen else { return };
         let silent: Vec<NodeId> = chosen.config.storage().filter(|node| !listing.pages.contains_key(node)).collect();
         let Wanted { prefix, after, limit } = listing.wanted.clone();
         let op = OpId { node: cx.me, generation: cx.generation, seq };
         // A question; the answers wait for durability.
         fx.send_all_now(silent, Msg::List { op, epoch: cx.view.epoch(), prefix, after, limit });
-        let left = listing.deadline.since(cx.now.mono).max(Duration::millis(1));
-        fx.arm(cx.config.kv.retry.min(left), Timer::List(seq));
     }
 
     pub(super) fn on_answer(&mut self, cx: &Ctx<'_>, from: NodeId, op: OpId, page: Page, fx: &mut Effects<Registers>) {
@@ -210,7 +213,10 @@ impl Listing {
                 let certain = stopped.is_none_or(|stopped| key <= stopped);
                 if certain && key.starts_with(&self.wanted.prefix) && chosen.owners_of(key).contains(node) {
                     let known = latest.entry(key).or_insert((*ballot, *holds));
+                    let any = known.1 || *holds;
                     *known = (*known).max((*ballot, *holds));
+                    // A feed reads what it is told of: a delete that was accepted last need not have been chosen.
+                    known.1 |= any && matches!(self.asker, Asker::Feed(_));
                 }
             }
         }

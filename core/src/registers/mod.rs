@@ -690,7 +690,7 @@ impl Protocol for Registers {
                 self.moving.on_kept(cx, &mut self.proposers, from, page, fx);
             }
             Msg::Watch { list, watched } => self.hints.on_watch(cx, from, (list, watched), fx),
-            Msg::Watching { list, count } => self.feeds.on_watching(from, list, count, fx),
+            Msg::Watching { list, count } => self.feeds.on_watching(cx, from, (list, count), fx),
             Msg::Touched { count, keys } => {
                 self.feeds.on_touched(cx, from, (count, keys), &mut self.coordinator, fx);
             }

@@ -184,7 +184,7 @@ impl Client {
         condition: Condition,
     ) -> Result<Done, Error> {
         let repeats = match condition {
-            Condition::Version(_) => Repeats::AtVersion,
+            Condition::Version(version) => Repeats::AtVersion(version),
             Condition::Always | Condition::Absent => Repeats::Named,
         };
         let call = self.change_of(key, change, condition).header("qunlong-seen", Some(seen));

@@ -61,8 +61,8 @@ pub(super) enum Repeats {
     Freely,
     /// It may under its name, and is carried out once.
     Named,
-    /// So it may, and only one version of a register will take it.
-    AtVersion,
+    /// So it may, and only this version of a register will take it.
+    AtVersion(u64),
     /// It may not.
     Never,
 }
@@ -223,8 +223,18 @@ impl<'a> Call<'a> {
     /// What the last word of a server is worth, if the outcome of an earlier attempt is unknown.
     fn settle(&self, doubt: Option<Error>, last: Error) -> Error {
         match doubt {
-            Some(doubt) if self.repeats != Repeats::AtVersion || last.code() != "CONFLICT" => doubt,
+            Some(doubt) if !self.has_missed(&last) => doubt,
             Some(_) | None => last,
+        }
+    }
+
+    /// Whether the register has left the version at which this could have happened.
+    fn has_missed(&self, last: &Error) -> bool {
+        match (self.repeats, last) {
+            (Repeats::AtVersion(wanted), Error::Answered { code, version: Some(version), .. }) => {
+                code == "CONFLICT" && *version > wanted
+            }
+            _ => false,
         }
     }
 }
@@ -386,7 +396,9 @@ mod tests {
                 reader.read_exact(&mut vec![0; length]).expect("a body");
                 told.send(name).expect("somebody listens");
                 if let Some((status, body)) = answer {
-                    let head = format!("HTTP/1.1 {status} Said\r\nconnection: close\r\ncontent-length: {}", body.len());
+                    let tag = if *status == 412 { "etag: \"7\"\r\n" } else { "" };
+                    let length = body.len();
+                    let head = format!("HTTP/1.1 {status} Said\r\n{tag}connection: close\r\ncontent-length: {length}");
                     write!(reader.get_mut(), "{head}\r\n\r\n{body}").expect("it listens");
                 }
             }
@@ -411,7 +423,14 @@ mod tests {
 
     #[test]
     fn what_may_have_been_done_is_not_said_to_be_refused() {
-        for (repeats, is_unknown) in [(Repeats::Named, true), (Repeats::AtVersion, false), (Repeats::Freely, false)] {
+        // A register of version 7 takes nothing any more that wants version 6, and may yet come to version 8.
+        let all = [
+            (Repeats::Named, true),
+            (Repeats::AtVersion(6), false),
+            (Repeats::AtVersion(8), true),
+            (Repeats::Freely, false),
+        ];
+        for (repeats, is_unknown) in all {
             let ((one, _first), (two, _second)) = (server(&[HANGS_UP]), server(&[CONFLICT]));
             let error = send(&[&one, &two], repeats).expect_err("it is refused in the end");
             assert_eq!(error.is_unknown(), is_unknown, "{repeats:?}: {error:?}");

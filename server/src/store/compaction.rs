@@ -9,6 +9,7 @@
 //! name of a segment, and the old one goes. So at any moment one segment holds everything that was acknowledged, and a file
 //! without that name counts for nothing. Nobody waits for the reading and writing of what is large.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
@@ -83,16 +84,28 @@ impl Store {
         Ok(())
     }
 
+    /// Gives back what one has written so far, and begins anew later. Returns whether there was one.
+    pub(super) fn make_room(&mut self) -> Result<bool, Failure> {
+        if self.compaction.is_none() {
+            return Ok(false);
+        }
+        self.give_up_compaction()?;
+        self.compact_at = self.length + COMPACT_RETRY_BYTES;
+        Ok(true)
+    }
+
     fn end_compaction(&mut self, checkpoint: Option<Checkpoint>) -> Result<(), Failure> {
         let tail = self.compaction.take().map(|compaction| compaction.tail).unwrap_or_default();
         let staged = staged(&self.dir);
         let Some(Checkpoint { mut file, mut writer, length }) = checkpoint else { return self.put_off(&staged) };
         let bytes = if tail.is_empty() { Vec::new() } else { writer.batches(&tail).concat() };
-        let appended = if bytes.is_empty() { Ok(()) } else { file.append(&bytes).and_then(|()| file.sync()) };
-        match appended {
-            Ok(()) => (),
-            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => return self.put_off(&staged),
-            Err(error) => return Err(Failure::io("write", &staged, &error)),
+        if !append(&mut *file, &bytes, length).map_err(|error| Failure::io("write", &staged, &error))? {
+            // The old segment is far larger than what is left to write, so the reserve is well spent on that.
+            let spent = self.spend_reserve()?;
+            let failed = |error| Failure::io("write", &staged, &error);
+            if !spent || !append(&mut *file, &bytes, length).map_err(failed)? {
+                return self.put_off(&staged);
+            }
         }
         let (before, path) = (self.length, segment(&self.dir, self.number + 1));
         self.files.rename(&staged, &path).map_err(|error| Failure::io("rename", &staged, &error))?;
@@ -139,6 +152,18 @@ impl Store {
     }
 }
 
+/// Appends to a file of this length and syncs. Returns whether there was room; without it nothing has changed.
+fn append(file: &mut dyn OpenFile, bytes: &[u8], length: u64) -> io::Result<bool> {
+    if bytes.is_empty() {
+        return Ok(true);
+    }
+    match file.append(bytes) {
+        Ok(()) => file.sync().map(|()| true),
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => file.cut(length).map(|()| false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Writes the latest record of each key in the first `length` bytes of a segment; `None` if there is no room.
 fn write(
     files: &dyn Files,
@@ -157,7 +182,13 @@ fn write(
     let (writer, bytes) = journal::create(identity, number, &journal::latest(recovered.records));
     match write_file(files, to, &bytes) {
         Ok(file) => Ok(Some(Checkpoint { file, writer, length: bytes.len() as u64 })),
-        Err(error) if error.kind() == std::io::ErrorKind::StorageFull => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+            // The room is wanted by whoever writes on.
+            match files.remove(to) {
+                Err(error) if files.exists(to) => Err(Failure::io("remove", to, &error)),
+                Ok(()) | Err(_) => Ok(None),
+            }
+        }
         Err(error) => Err(Failure::io("write", to, &error)),
     }
 }

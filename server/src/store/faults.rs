@@ -438,3 +438,54 @@ fn a_compaction_without_room_is_put_off() {
     drop(opened);
     check(&files, 5, "a compaction");
 }
+
+/// What a compaction has written is room, too: it is given back before anybody waits for the disk.
+#[test]
+fn a_compaction_gives_its_room_back_when_the_disk_is_full() {
+    let files = Faulty::new(Fault::None);
+    let opened = Store::open_on(Arc::new(files.clone()), Path::new(DIR)).unwrap_or_else(|failure| panic!("{failure}"));
+    let mut store = opened.store;
+    for n in 1..=20 {
+        store.writer.batches(&[record(n)]).iter().for_each(|bytes| assert!(store.append(bytes).is_ok()));
+    }
+    store.begin_compaction_and_wait();
+    let written = files.disk().used();
+    files.disk().capacity = Some(written);
+    // The reserve is spent already, so nothing else is left.
+    assert!(store.spend_reserve().is_ok_and(|spent| spent));
+    let used = files.disk().used();
+    files.disk().capacity = Some(used);
+    let (words, mut heard) = unbounded_channel();
+    let (batches, thread) = store.spawn(words);
+    batches.send((PersistId(21), vec![record(21)])).expect("the thread runs");
+    let mut told = Vec::new();
+    while told.last() != Some(&Word::Durable(PersistId(21))) {
+        told.push(heard.blocking_recv().expect("the thread runs"));
+    }
+    drop(batches);
+    thread.join().expect("ends well");
+    files.disk().capacity = None;
+    check(&files, 21, "a compaction on a full disk");
+}
+
+/// The last of a compaction finds no room: the reserve is spent on it, for that frees the old segment.
+#[test]
+fn a_compaction_that_is_almost_done_spends_the_reserve() {
+    let files = Faulty::new(Fault::None);
+    let mut opened =
+        Store::open_on(Arc::new(files.clone()), Path::new(DIR)).unwrap_or_else(|failure| panic!("{failure}"));
+    let store = &mut opened.store;
+    for n in 1..=5 {
+        store.writer.batches(&[record(n)]).iter().for_each(|bytes| assert!(store.append(bytes).is_ok()));
+    }
+    store.begin_compaction_and_wait();
+    store.writer.batches(&[record(6)]).iter().for_each(|bytes| assert!(store.append(bytes).is_ok()));
+    store.compaction.as_mut().expect("it is under way").extend(vec![record(6)]);
+    let used = files.disk().used();
+    files.disk().capacity = Some(used);
+    store.end_it().unwrap_or_else(|failure| panic!("{failure}"));
+    assert_eq!((store.number, store.full), (2, true), "it is done, and the reserve is to be laid by again");
+    files.disk().capacity = None;
+    drop(opened);
+    check(&files, 6, "a compaction that spent the reserve");
+}

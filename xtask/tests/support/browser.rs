@@ -181,7 +181,6 @@ impl Tab {
         .await;
     }
 
-    /// Goes to another screen of the page.
     /// Gives a file to an input, as a user who has chosen it.
     pub async fn choose_file(&self, selector: &str, path: &Path) {
         let document = self.send("DOM.getDocument", json!({})).await;
@@ -191,6 +190,7 @@ impl Tab {
         self.send("DOM.setFileInputFiles", params).await;
     }
 
+    /// Goes to another screen of the page.
     pub async fn go(&self, hash: &str) {
         self.eval(&format!("location.hash = {}", json!(hash))).await;
         sleep(Duration::from_millis(200)).await;
