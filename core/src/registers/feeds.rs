@@ -292,7 +292,7 @@ impl Feeds {
     ) {
         match self.owners.get_mut(&from) {
             Some(heard) if heard.count.since == count.since => {
-                let is_next = count.hints <= heard.count.hints + 1;
+                let is_next = count.hints <= heard.count.hints.saturating_add(1);
                 (heard.count.hints, heard.at) = (heard.count.hints.max(count.hints), cx.now.mono);
                 if !is_next {
                     self.doubt_all(fx);
@@ -301,7 +301,7 @@ impl Feeds {
             _ => self.doubt_all(fx),
         }
         for (watched, feed) in &mut self.feeds {
-            keys.iter().filter(|key| watched.is_of(key)).for_each(|key| feed.touch(key));
+            keys.iter().take(limits::HINT_KEYS).filter(|key| watched.is_of(key)).for_each(|key| feed.touch(key));
         }
         self.read(cx, coordinator, fx);
     }
