@@ -419,15 +419,20 @@ fn a_full_disk_is_told_and_nothing_that_was_begun_is_lost_once_there_is_room() {
     check(&files, 21, "a full disk");
 }
 
+/// A journal that has just been begun and holds so many records.
+fn holding(files: &Faulty, records: u64) -> Store {
+    let opened = Store::open_on(Arc::new(files.clone()), Path::new(DIR)).unwrap_or_else(|failure| panic!("{failure}"));
+    let mut store = opened.store;
+    for n in 1..=records {
+        store.writer.batches(&[record(n)]).iter().for_each(|bytes| assert!(store.append(bytes).is_ok()));
+    }
+    store
+}
+
 #[test]
 fn a_compaction_without_room_is_put_off() {
     let files = Faulty::new(Fault::None);
-    let mut opened =
-        Store::open_on(Arc::new(files.clone()), Path::new(DIR)).unwrap_or_else(|failure| panic!("{failure}"));
-    let store = &mut opened.store;
-    for n in 1..=5 {
-        store.writer.batches(&[record(n)]).iter().for_each(|bytes| assert!(store.append(bytes).is_ok()));
-    }
+    let mut store = holding(&files, 5);
     let used = files.disk().used();
     files.disk().capacity = Some(used + 50);
     store.compact().unwrap_or_else(|failure| panic!("{failure}"));
@@ -435,7 +440,7 @@ fn a_compaction_without_room_is_put_off() {
     files.disk().capacity = None;
     store.compact().unwrap_or_else(|failure| panic!("{failure}"));
     assert_eq!(store.number, 2);
-    drop(opened);
+    drop(store);
     check(&files, 5, "a compaction");
 }
 
@@ -443,11 +448,7 @@ fn a_compaction_without_room_is_put_off() {
 #[test]
 fn a_compaction_gives_its_room_back_when_the_disk_is_full() {
     let files = Faulty::new(Fault::None);
-    let opened = Store::open_on(Arc::new(files.clone()), Path::new(DIR)).unwrap_or_else(|failure| panic!("{failure}"));
-    let mut store = opened.store;
-    for n in 1..=20 {
-        store.writer.batches(&[record(n)]).iter().for_each(|bytes| assert!(store.append(bytes).is_ok()));
-    }
+    let mut store = holding(&files, 20);
     store.begin_compaction_and_wait();
     let written = files.disk().used();
     files.disk().capacity = Some(written);
@@ -472,12 +473,7 @@ fn a_compaction_gives_its_room_back_when_the_disk_is_full() {
 #[test]
 fn a_compaction_that_is_almost_done_spends_the_reserve() {
     let files = Faulty::new(Fault::None);
-    let mut opened =
-        Store::open_on(Arc::new(files.clone()), Path::new(DIR)).unwrap_or_else(|failure| panic!("{failure}"));
-    let store = &mut opened.store;
-    for n in 1..=5 {
-        store.writer.batches(&[record(n)]).iter().for_each(|bytes| assert!(store.append(bytes).is_ok()));
-    }
+    let mut store = holding(&files, 5);
     store.begin_compaction_and_wait();
     store.writer.batches(&[record(6)]).iter().for_each(|bytes| assert!(store.append(bytes).is_ok()));
     store.compaction.as_mut().expect("it is under way").extend(vec![record(6)]);
@@ -486,6 +482,6 @@ fn a_compaction_that_is_almost_done_spends_the_reserve() {
     store.end_it().unwrap_or_else(|failure| panic!("{failure}"));
     assert_eq!((store.number, store.full), (2, true), "it is done, and the reserve is to be laid by again");
     files.disk().capacity = None;
-    drop(opened);
+    drop(store);
     check(&files, 6, "a compaction that spent the reserve");
 }
